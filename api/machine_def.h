@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What a machine is: its definition, one checker for vmctl, umbrad and umbra-vm. */
+#ifndef UMBRA_API_MACHINE_DEF_H
+#define UMBRA_API_MACHINE_DEF_H
+
+#include "api/schema.h"
+
+enum machine_engine { MACHINE_ENGINE_AUTO, MACHINE_ENGINE_SOFT, MACHINE_ENGINE_KVM };
+enum machine_mmu { MACHINE_MMU_AUTO, MACHINE_MMU_SHADOW, MACHINE_MMU_TDP };
+enum machine_clock { MACHINE_CLOCK_HOST, MACHINE_CLOCK_INSTRUCTIONS };
+enum machine_boot {
+	MACHINE_BOOT_AUTO,
+	MACHINE_BOOT_PAYLOAD,   /* a bzImage's payload, unpacked by the host */
+	MACHINE_BOOT_BZIMAGE,   /* a bzImage that unpacks itself */
+	MACHINE_BOOT_PVH,
+	MACHINE_BOOT_MULTIBOOT,
+};
+enum machine_on_reset { MACHINE_RESET_END, MACHINE_RESET_RESTART };
+
+#define MACHINE_CPUS_MAX    64
+#define MACHINE_MEMORY_MIN  MIB(1)
+#define MACHINE_MEMORY_MAX  GIB(1024)
+#define MACHINE_MODULES_MAX 32
+#define MACHINE_CMDLINE_MAX 65535
+
+/* All strings are owned; NULL where the definition does not have them. @kernel and @name are never
+ * NULL after machine_def_parse(). */
+struct machine_def {
+	char *name;
+	char *kernel, *initrd, *cmdline;
+	struct api_strings modules; /* JSON "module" */
+	uint64_t memory;            /* bytes, a multiple of 4 KiB */
+	int64_t cpus;
+	int engine; /* enum machine_engine, and so on: int, as the schema loads it */
+	int mmu;
+	int clock;
+	int boot;
+	int on_reset;
+	double timeout; /* seconds of running before the machine is ended; 0: never */
+};
+
+/* The fields, for help, documents and completion. */
+extern const struct api_fields machine_def_fields;
+
+extern const char *const machine_engine_names[];
+extern const char *const machine_mmu_names[];
+extern const char *const machine_clock_names[];
+extern const char *const machine_boot_names[];
+
+/* The defaults, without name and kernel. */
+void machine_def_init(struct machine_def *def);
+void machine_def_finish(struct machine_def *def);
+/*
+ * Check and load. @path goes before the fields' names in errors ("" at the top level). A missing
+ * "name" becomes @dflt_name (NULL: it is required). On failure @def is finished. 0, or -errno with *err.
+ */
+int machine_def_parse(struct machine_def *def, struct json_object *obj, const char *dflt_name,
+		      const char *path, struct api_error *err);
+/* The same from a file of at most 1 MiB; relative paths in it are meant from the current folder. */
+int machine_def_load(struct machine_def *def, const char *file, const char *dflt_name,
+		     struct api_error *err);
+struct json_object *machine_def_to_json(const struct machine_def *def);
+
+/* The files that a definition names, open for reading; -1 where it names none. */
+struct machine_files {
+	int kernel, initrd;
+	int modules[MACHINE_MODULES_MAX];
+};
+
+void machine_files_init(struct machine_files *files);
+void machine_files_finish(struct machine_files *files);
+/* Open them all; an error names the field and file. Only regular files are taken. */
+int machine_files_open(struct machine_files *files, const struct machine_def *def,
+		       struct api_error *err);
+
+#endif
