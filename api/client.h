@@ -27,6 +27,10 @@ int api_client_create(struct api_client **out, struct event_base *base, int fd,
 		      const struct api_client_ops *ops, void *data);
 /* Pending calls are dropped without an answer. NULL-safe; allowed in callbacks. */
 void api_client_destroy(struct api_client *client);
+/* Read and tell all that has come already. NULL-safe. */
+void api_client_drain(struct api_client *client);
+/* Answer every pending call with API_KIND_UNAVAILABLE; later sends fail. NULL-safe. */
+void api_client_abort(struct api_client *client);
 struct event_base *api_client_base(struct api_client *client);
 int api_client_fd(const struct api_client *client);
 bool api_client_closed(const struct api_client *client);

@@ -41,6 +41,8 @@ void api_conn_destroy(struct api_conn *conn);
 int api_conn_send(struct api_conn *conn, struct json_object *msg, int fd);
 /* Read no more; close (and call closed) once the queue is empty. */
 void api_conn_finish(struct api_conn *conn);
+/* Read and tell all that has come already. */
+void api_conn_drain(struct api_conn *conn);
 /* The oldest descriptor received, or -1. */
 int api_conn_take_fd(struct api_conn *conn);
 int api_conn_fd(const struct api_conn *conn);

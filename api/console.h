@@ -21,15 +21,16 @@ struct console_ops {
 
 /*
  * @log_fd (taken; -1: none) is a regular file open for reading and writing. @ops may be NULL. The
- * loop must run on one thread; console_write() may be called from any.
+ * calling thread must be the loop's; console_write() may be called from any.
  */
 int console_create(struct console **out, struct event_base *base, int log_fd,
 		   const struct console_ops *ops, void *data);
 void console_destroy(struct console *con);
 /*
  * Attach a stream: socket, pty, pipe or file. @in_fd and @out_fd may be the same (a socket), either
- * may be -1. Taken on success, set non-blocking when they can be polled. Loop's thread. At the end
- * of file on @in_fd a reader stays for output. 0 or -errno (-EBUSY: CONSOLE_READERS are there).
+ * may be -1. Taken on success; non-blocking while attached, where they can be polled. Loop's thread. At
+ * end of file a reader with one descriptor is detached, one with two stays for output. 0 or -errno
+ * (-EBUSY: CONSOLE_READERS are there).
  */
 int console_attach(struct console *con, int in_fd, int out_fd);
 /* Output, from any thread, byte-exact to all readers. May wait, see above. */

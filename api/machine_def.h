@@ -59,6 +59,8 @@ int machine_def_parse(struct machine_def *def, struct json_object *obj, const ch
 /* The same from a file of at most 1 MiB; relative paths in it are meant from the current folder. */
 int machine_def_load(struct machine_def *def, const char *file, const char *dflt_name,
 		     struct api_error *err);
+/* Only the JSON of such a file, not checked. NULL with *err. */
+struct json_object *machine_def_read(const char *file, struct api_error *err);
 struct json_object *machine_def_to_json(const struct machine_def *def);
 
 /* The files that a definition names, open for reading; -1 where it names none. */

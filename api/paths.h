@@ -5,6 +5,8 @@
 
 #include "api/error.h"
 
+#define UMBRAD_SOCKET "umbrad.sock" /* in the runtime folder */
+
 /*
  * User mode: $XDG_RUNTIME_DIR/umbra (else /tmp/umbra-UID) and $XDG_STATE_HOME/umbra (else
  * ~/.local/state/umbra). Root: /run/umbra and /var/lib/umbra. $UMBRA_RUNTIME_DIR and

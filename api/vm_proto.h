@@ -9,7 +9,7 @@
 /*
  * umbrad starts:
  *
- *	umbra-vm --control FD --config-fd FD --console-log FD --report FD
+ *	umbra-vm --control FD --config-fd FD --console-log FD --report FD --name NAME
  *
  * --control      a listening Unix stream socket: vm_control_create() takes it. JSON-RPC, the table
  *                below, any number of connections. umbra-vm opens nothing itself.
@@ -18,6 +18,8 @@
  * --console-log  a file for the guest's console output: console_create() takes it.
  * --report       an empty file: vm_report_write() puts the end's report there before the process
  *                ends, so that a umbrad that was away can read it.
+ *
+ * --name         the machine's, so that ps shows it.
  *
  * stdin is /dev/null, stdout and stderr are the machine's log. The machine is created but does not
  * run until vm.start. At the machine's end umbra-vm: flushes the console (console_flush), writes the

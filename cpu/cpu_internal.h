@@ -75,9 +75,13 @@ struct cpu_block {
 	bool crosses;       /* its only instruction reaches into the next page, whose host page is hpa2 */
 	bool dead;
 	uint16_t bytes;     /* length of the code */
+	uint16_t parts;     /* entries of insn[] */
 	uint64_t hpa2;
+	uint64_t unproved;  /* not 0: compare the bytes at each entry, see domain.c */
+	const uint8_t *copy; /* of the bytes, after the instructions */
 	struct cpu_block *hash_next;
-	struct cpu_block *page_next; /* blocks of the same host frame */
+	struct cpu_block *page_next;  /* blocks of the same host frame */
+	struct cpu_block *cross_next; /* when it crosses: blocks with the same second frame */
 	struct cpu_block *next[2];   /* chained: [0] fall through, [1] taken; same page only */
 	struct cpu_insn insn[];
 };
@@ -133,8 +137,9 @@ struct cpu {
 	uint8_t bounce[64] __attribute__((aligned(64)));
 	struct {
 		uint64_t lin;
-		uint8_t size;
-		bool pending; /* a write that cpu_mem_done() must carry out */
+		uint8_t size, first; /* first: bytes in the first page */
+		bool pending;        /* a write that cpu_mem_done() must carry out */
+		uint8_t *host[2];    /* where the parts are; NULL inside cpu_emulate() */
 	} bounced;
 
 	/* The rest is for cpu-core's files; handlers go through functions. */
@@ -164,6 +169,23 @@ struct cpu {
 	struct cpu_mmu_cache *walkc; /* tlb.c, walk.c: asids, paging-structure and gpa caches */
 	struct cpu_thunks *thunks; /* thunk.c */
 	struct list domain_link;
+	/* Owned by core. */
+	uint64_t asid_bits;    /* the address space's number, in place; tlb_ctx may hide it */
+	uint64_t fetch_ctx;    /* what tlb_ctx is for the instruction TLB: bit 1 is SMEP */
+	uint64_t sys_ctx;      /* what tlb_ctx is for implicit supervisor accesses */
+	struct cpu_peer *peer; /* domain.c: its inbox */
+	uint8_t cur_len;       /* length of the instruction that cpu_begin() began */
+	bool stepping;         /* cpu_step() */
+	bool watching;         /* data breakpoints: every access takes the slow path */
+	bool was_rf, was_sti, was_movss; /* taken out of the state while one instruction runs */
+	uint64_t dbg_hits;     /* DR6 bits of the data breakpoints that it met */
+	int64_t watch_hit;     /* L0's watchpoint that it met, or -1 */
+	struct cpu_fault landed; /* what cpu_fault() carries to the landing */
+	bool in_one, one_tf;   /* one instruction runs by itself; TF was set before it */
+	uint8_t one_cpl;
+	bool kicked;           /* cpu_kick() is to be answered */
+	uint64_t step_limit;   /* cpu_step(): ~0 otherwise */
+	gva_t resume_at;       /* L0's breakpoint there was reported already */
 };
 static_assert(offsetof(struct cpu, s.gpr) == 0, "register operands are offsets from the start");
 #define CPU_SLOT_ZERO (offsetof(struct cpu, zero) / 8)
@@ -212,8 +234,24 @@ static inline uint64_t cpu_flags_sync(struct cpu *c)
 _Noreturn void cpu_fault(struct cpu *c, const struct cpu_insn *i, uint8_t vector);
 _Noreturn void cpu_fault_err(struct cpu *c, const struct cpu_insn *i, uint8_t vector, uint32_t error);
 _Noreturn void cpu_fault_pf(struct cpu *c, const struct cpu_insn *i, uint32_t error, uint64_t cr2);
+/* #DB as a fault (general detect); @dr6: the bits that DR6 gets, the event's payload. run.c. */
+_Noreturn void cpu_fault_db(struct cpu *c, const struct cpu_insn *i, uint64_t dr6);
 /* c->exit is filled but for reason and insn_len. Nothing of the instruction is done. */
 _Noreturn void cpu_leave(struct cpu *c, const struct cpu_insn *i, enum cpu_exit_reason reason);
+/*
+ * INT n, INT3, INTO, INT1: make s.event the event of @type (CPU_EVENT_SOFT_INTR, ..), or leave when its
+ * vector is intercepted. The instruction counts as retired. After cpu_begin() @i is NULL.
+ */
+_Noreturn void cpu_soft_event(struct cpu *c, const struct cpu_insn *i, uint8_t type, uint8_t vector);
+/*
+ * The dispatcher must look again before it enters a block: an event, IF, TF, a shadow or a debug
+ * register changed. cpu_update_mode() does it for TF and the debug registers. Cheap.
+ */
+void cpu_recheck(struct cpu *c);
+/* Set CPU_ATTN_* and stop the chain of blocks at its next link. Any thread. */
+void cpu_attend(struct cpu *c, uint32_t bits);
+/* A port access of @size bytes, for I/O breakpoints (CR4.DE). */
+void cpu_debug_io(struct cpu *c, uint16_t port, unsigned size);
 
 /*
  * For handlers of rare, complicated instructions. begin: s.rip is at the instruction, s.rflags whole,
@@ -263,7 +301,10 @@ static inline bool cpu_enter(struct cpu *c, struct cpu_block *b)
 	return true;
 }
 
-/* End of a block by a direct branch (which 1) or its fall-through (which 0). */
+/*
+ * End of a block by a direct branch (which 1) or its fall-through (which 0). The dispatcher links the slot
+ * only when the next block starts in the page of this one; a branch known to leave it uses CPU_JUMP.
+ */
 #define CPU_GOTO(c, which, target)                                                                 \
 	do {                                                                                       \
 		struct cpu_block **goto_slot_ = &(c)->blk->next[which];                            \
@@ -279,17 +320,16 @@ static inline bool cpu_enter(struct cpu *c, struct cpu_block *b)
 
 /* The dispatcher's quick way from rip to a block; NULL when it is not in the jump cache. */
 struct cpu_block *cpu_jump_lookup(struct cpu *c);
+/* Goes on at s.rip when its block is in the jump cache, else returns: CPU_JUMP's tail call. */
+void cpu_jump(struct cpu *c);
 
 /* End of a block by an indirect branch. */
 #define CPU_JUMP(c, target)                                                                        \
 	do {                                                                                       \
-		struct cpu_block *jump_;                                                           \
 		(c)->s.rip = (target);                                                             \
 		(c)->chain_from = NULL;                                                            \
-		if (CPU_CHAINING && (jump_ = cpu_jump_lookup(c)) != NULL && cpu_enter((c), jump_)) { \
-			jump_->insn[0].fn((c), jump_->insn);                                       \
-			return;                                                                    \
-		}                                                                                  \
+		if (CPU_CHAINING)                                                                  \
+			cpu_jump(c);                                                               \
 		return;                                                                            \
 	} while (0)
 
@@ -328,7 +368,8 @@ static inline struct cpu_tlb_entry *cpu_tlb_slot(const struct cpu *c, uint64_t l
 {
 	uint64_t vpn = lin >> PAGE_SHIFT;
 
-	return &c->tlb[(vpn ^ vpn >> CPU_TLB_BITS) & (CPU_TLB_ENTRIES - 1)];
+	/* A sum: neighbours never share a slot, as an access that crosses a page relies on. */
+	return &c->tlb[(vpn + (vpn >> CPU_TLB_BITS)) & (CPU_TLB_ENTRIES - 1)];
 }
 
 /*
@@ -458,9 +499,6 @@ static inline unsigned cpu_stack_size(const struct cpu *c)
 	return c->mode & CPU_MODE_SS32 ? 4 : 2;
 }
 void cpu_set_sp(struct cpu *c, uint64_t value); /* only its low part on a 16-bit stack */
-/* Push and pop by the mode's rules; push changes RSP last, pop changes it after the load. */
-void cpu_push(struct cpu *c, const struct cpu_insn *i, uint64_t v, unsigned size);
-uint64_t cpu_pop(struct cpu *c, const struct cpu_insn *i, unsigned size);
 
 /* ---- registers -------------------------------------------------------------------------------- */
 
@@ -480,6 +518,7 @@ struct cpu_dec {
 	const uint8_t *bytes;
 	struct cpu_insn *end; /* one past *i: room for further parts of the instruction */
 	unsigned n_extra;     /* parts that the picker put there */
+	bool bare;            /* pick() sets it: faults before it looks at memory, so no preludes */
 	bool chain;           /* direct branch: its target lies in the block's own page, flat mode */
 };
 
@@ -488,6 +527,10 @@ struct cpu_dec {
  * asize, the memory operand (base, index, scale, seg, disp), r1 r2 r3 (the first, second, third visible
  * register operand) and imm (the first immediate). pick() chooses fn, adjusts, and returns true, or false for #UD.
  * LOCK: pick() must refuse (false) where the manual says #UD.
+ *
+ * A mnemonic may have rows in several tables (MOV: general in mov, segment registers in segment, control
+ * and debug registers in system; PUSH, POP, CALL, JMP, RET: near and general forms in stack and control, the
+ * rest in segment). The decoder asks them in turn; the first that returns true has it.
  */
 struct cpu_op {
 	uint16_t mnemonic; /* ZydisMnemonic */
@@ -562,13 +605,44 @@ bool cpu_raise_event(struct cpu *c, const struct cpu_event *ev);
 /* segment.c: descriptor loads and checks, used by events, far transfers and task switches. */
 void cpu_load_seg_real(struct cpu *c, unsigned seg, uint16_t sel);
 void cpu_load_seg(struct cpu *c, unsigned seg, uint16_t sel); /* MOV Sreg semantics in any mode; may fault */
+bool cpu_lin_canonical(const struct cpu *c, uint64_t lin); /* 48 bits, 57 with CR4.LA57 */
+/* task.c: switch to the TSS @sel; does not return on a fault. */
+enum { CPU_TASK_CALL, CPU_TASK_IRET, CPU_TASK_JMP, CPU_TASK_GATE };
+struct cpu_task_switch {
+	uint16_t sel;
+	uint8_t source;      /* as cpu_exit.task.source */
+	bool ext;            /* for an event that is not a software interrupt: error codes have bit 0 */
+	bool has_error;      /* the event's error code is pushed on the new stack */
+	uint32_t error;
+	uint64_t return_rip, rflags; /* go into the old TSS */
+};
+void cpu_task_switch(struct cpu *c, const struct cpu_task_switch *t);
 /* thunk.c */
 int cpu_thunks_init(struct cpu *c);
 void cpu_thunks_finish(struct cpu *c);
 /* xsave.c: what CPUID leaf 0xd must say for XCR0 as it is now (EBX of subleaf 0 and 1). */
 uint32_t cpu_xsave_size(const struct cpu *c, uint64_t features, bool compacted);
+/* mem.c: one element of INS or OUTS by mem_ops->port; leaves when that does not say CPU_MEM_OK. */
+struct cpu_port_access {
+	uint16_t port;
+	bool in;
+	uint8_t size;
+	void *data;
+};
+void cpu_emulate_port(struct cpu *c, const struct cpu_insn *i, const struct cpu_port_access *a);
+/* op_system.c: leave with #GP unless the guest may use @size ports at @port (IOPL, TSS I/O bitmap). */
+void cpu_io_check(struct cpu *c, const struct cpu_insn *i, uint16_t port, unsigned size);
 /* system.c */
 bool cpu_msr_intercepted(const struct cpu *c, uint32_t index, bool write);
+/* cpuid.c: fill feat (zeroed, allocated), maxphyaddr and maxlinaddr_bits from c->cpuid. */
+void cpu_features_init(struct cpu *c);
+/* features.c: whether CPUID shows what an instruction of Zydis' isa_set needs. */
+bool cpu_isa_shown(const struct cpu *c, unsigned isa_set, unsigned mnemonic);
+/*
+ * walk.c: read @len bytes of guest physical memory, in one page, through the TDP root. May leave with a
+ * violation. False, nothing done, in shadow mode: there L0 intercepts CR3 and fills pdptr itself.
+ */
+bool cpu_gpa_read(struct cpu *c, const struct cpu_insn *i, gpa_t gpa, void *dst, unsigned len);
 /* walk.c: flush what the paging-structure caches hold; tlb.c calls it. */
 void cpu_walk_flush(struct cpu *c);
 /* Code was written at hpa by this processor: drop it here and tell the others. tlb/mem.c calls it. */

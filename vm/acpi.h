@@ -10,8 +10,8 @@ struct acpi_config {
 };
 
 /*
- * Append an image that belongs at guest address @base (16-byte aligned): the RSDP comes first, so @base is
- * also the RSDP's address. -ENOMEM, with @out as it was.
+ * Append an image that belongs at guest address @base (16-byte aligned): the RSDP comes first, so
+ * @base is also the RSDP's address. -ENOMEM, with @out as it was.
  */
 int acpi_build(const struct acpi_config *cfg, gpa_t base, struct buf *out);
 

@@ -6,11 +6,11 @@
 #include "base/buf.h"
 
 /*
- * A term that holds others is begun and ended; in between, terms are appended. Its length is filled in by
- * the end call, to which the value that begin returned goes. Errors stay in @b->failed.
+ * A term that holds others is begun and ended; in between, terms are appended. Its length is filled
+ * in by the end call, to which the value that begin returned goes. Errors stay in @b->failed.
  */
-size_t aml_scope_begin(struct buf *b, const char *path);	   /* "\\_SB_": a root name of one segment */
-size_t aml_device_begin(struct buf *b, const char *name);	   /* names have exactly four letters */
+size_t aml_scope_begin(struct buf *b, const char *path);  /* "\\_SB_": a root name of one segment */
+size_t aml_device_begin(struct buf *b, const char *name); /* names have exactly four letters */
 size_t aml_package_begin(struct buf *b, uint8_t elements);
 size_t aml_resources_begin(struct buf *b); /* a buffer of resource descriptors, for _CRS */
 void aml_end(struct buf *b, size_t begun);

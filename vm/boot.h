@@ -6,8 +6,9 @@
 #include "base/types.h"
 
 /*
- * Guest memory as the loader sees it (see memmap.h for where the two parts lie). Every call returns 0 or
- * -errno; a range that is not all RAM is -EFAULT. The loader asks only for ranges that it checked.
+ * Guest memory as the loader sees it (see memmap.h for where the two parts lie). Every call returns
+ * 0 or -errno; a range that is not all RAM is -EFAULT. The loader asks only for ranges that it
+ * checked.
  */
 struct boot_mem {
 	uint64_t ram_below_4g, ram_above_4g;
@@ -18,8 +19,10 @@ struct boot_mem {
 };
 
 enum boot_protocol {
-	BOOT_AUTO,	/* a bzImage as PAYLOAD where it can be unpacked; an ELF by PVH, then multiboot */
-	BOOT_PAYLOAD,	/* a bzImage's vmlinux, unpacked by us and entered as its decompressor would */
+	BOOT_AUTO, /* a bzImage as PAYLOAD where it can be unpacked; an ELF by PVH, then multiboot
+		    */
+	BOOT_PAYLOAD,	/* a bzImage's vmlinux, unpacked by us and entered as its decompressor would
+			 */
 	BOOT_BZIMAGE64, /* a bzImage by its 64-bit entry: it decompresses itself */
 	BOOT_BZIMAGE32, /* the same by its 32-bit entry */
 	BOOT_PVH,	/* an ELF, or what a bzImage unpacks to, by XEN_ELFNOTE_PHYS32_ENTRY */
@@ -35,20 +38,21 @@ int boot_protocol_parse(const char *name, enum boot_protocol *p);
 
 enum boot_error_kind {
 	BOOT_ERR_NONE,
-	BOOT_ERR_NOT_A_KERNEL,	/* no known format */
-	BOOT_ERR_TRUNCATED,	/* the file ends before what it announces */
-	BOOT_ERR_MALFORMED,	/* a field contradicts another or the format */
-	BOOT_ERR_UNSUPPORTED,	/* right, but this loader or this protocol cannot */
-	BOOT_ERR_COMPRESSION,	/* the payload does not unpack */
+	BOOT_ERR_NOT_A_KERNEL,	 /* no known format */
+	BOOT_ERR_TRUNCATED,	 /* the file ends before what it announces */
+	BOOT_ERR_MALFORMED,	 /* a field contradicts another or the format */
+	BOOT_ERR_UNSUPPORTED,	 /* right, but this loader or this protocol cannot */
+	BOOT_ERR_COMPRESSION,	 /* the payload does not unpack */
 	BOOT_ERR_OUTSIDE_MEMORY, /* a segment lies outside the guest's RAM */
 	BOOT_ERR_MEMORY_TOO_SMALL,
-	BOOT_ERR_INITRD,	/* does not fit */
-	BOOT_ERR_CMDLINE,	/* too long */
-	BOOT_ERR_CONFIG,	/* the caller's request makes no sense */
-	BOOT_ERR_SYSTEM,	/* we failed: no memory, guest memory not writable */
+	BOOT_ERR_INITRD,  /* does not fit */
+	BOOT_ERR_CMDLINE, /* too long */
+	BOOT_ERR_CONFIG,  /* the caller's request makes no sense */
+	BOOT_ERR_SYSTEM,  /* we failed: no memory, guest memory not writable */
 };
 
-/* @text is one sentence without a full stop; it names the file, and offset or field where there is one. */
+/* @text is one sentence without a full stop; it names the file, and offset or field where there is
+ * one. */
 struct boot_error {
 	enum boot_error_kind kind;
 	char text[256];
@@ -57,7 +61,8 @@ struct boot_error {
 /* "not_a_kernel", "truncated", …: for machines to read, never to change. */
 const char *boot_error_kind_name(enum boot_error_kind kind);
 
-/* A file's bytes; the caller owns them. @name is what messages call it. @args: a module's command line. */
+/* A file's bytes; the caller owns them. @name is what messages call it. @args: a module's command
+ * line. */
 struct boot_blob {
 	const void *data;
 	size_t len;
@@ -111,9 +116,9 @@ struct boot_result {
 };
 
 /*
- * Load everything: firmware tables, kernel, modules, command line. Memory is taken to be zero beforehand
- * (what must be zero is zeroed nevertheless). Returns 0, or -errno with @err filled in (-EINVAL for bad
- * input); memory may then be half written and @result is untouched.
+ * Load everything: firmware tables, kernel, modules, command line. Memory is taken to be zero
+ * beforehand (what must be zero is zeroed nevertheless). Returns 0, or -errno with @err filled in
+ * (-EINVAL for bad input); memory may then be half written and @result is untouched.
  */
 int boot_load(const struct boot_config *cfg, const struct boot_mem *mem, struct boot_result *result,
 	      struct boot_error *err);

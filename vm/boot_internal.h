@@ -4,7 +4,40 @@
 #define UMBRA_VM_BOOT_INTERNAL_H
 
 #include "vm/boot.h"
+#include <string.h>
+
 #include "vm/image.h"
+
+/* Little-endian fields at any alignment; the host is x86. The caller checked the bounds. */
+static inline uint16_t get_u16(const void *p)
+{
+	uint16_t v;
+
+	memcpy(&v, p, sizeof(v));
+	return v;
+}
+
+static inline uint32_t get_u32(const void *p)
+{
+	uint32_t v;
+
+	memcpy(&v, p, sizeof(v));
+	return v;
+}
+
+static inline uint64_t get_u64(const void *p)
+{
+	uint64_t v;
+
+	memcpy(&v, p, sizeof(v));
+	return v;
+}
+
+/* Whether [@start, @start + @len) lies within @size bytes. */
+static inline bool range_fits(uint64_t start, uint64_t len, uint64_t size)
+{
+	return start <= size && len <= size - start;
+}
 
 struct boot_range {
 	gpa_t start, end;
@@ -23,7 +56,8 @@ struct boot_load {
 	unsigned nused;
 };
 
-/* Fill in @err and return -EINVAL. @err->text is cut to its size; names from outside are cut to 80. */
+/* Fill in @err and return -EINVAL. @err->text is cut to its size; names from outside are cut to 80.
+ */
 int boot_fail(struct boot_error *err, enum boot_error_kind kind, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
@@ -45,6 +79,9 @@ int boot_load_module(struct boot_load *b, unsigned i, gpa_t max, struct boot_ran
 /* The command line at MEMMAP_CMDLINE; @max counts without the NUL. */
 int boot_load_cmdline(struct boot_load *b, const char *cmdline, uint64_t max);
 
+/* An ELF's entry as a physical address within a segment; false when it lies in none. */
+bool boot_elf_entry(const struct image_elf *elf, uint64_t *entry);
+
 /* States: flat segments, our GDT written to guest memory. */
 int boot_cpu_prot32(struct boot_load *b, uint32_t entry);
 int boot_cpu_long64(struct boot_load *b, uint64_t entry);
@@ -58,8 +95,14 @@ int boot_multiboot(struct boot_load *b, const struct image_multiboot *mb);
 
 /* Indices into boot_cpu_state.gpr. */
 enum {
-	BOOT_RAX, BOOT_RCX, BOOT_RDX, BOOT_RBX,
-	BOOT_RSP, BOOT_RBP, BOOT_RSI, BOOT_RDI,
+	BOOT_RAX,
+	BOOT_RCX,
+	BOOT_RDX,
+	BOOT_RBX,
+	BOOT_RSP,
+	BOOT_RBP,
+	BOOT_RSI,
+	BOOT_RDI,
 };
 
 #endif

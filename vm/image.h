@@ -5,12 +5,13 @@
 
 #include "vm/boot.h"
 
-/* What a bzImage's setup header says, once checked against the file (Documentation/x86/boot.rst). */
+/* What a bzImage's setup header says, once checked against the file (Documentation/x86/boot.rst).
+ */
 struct image_bzimage {
-	uint16_t version;	    /* 0x20f is 2.15 */
-	uint64_t setup_len;	    /* bytes of real-mode code before the protected-mode part */
-	uint64_t prot_len;	    /* bytes of that */
-	uint64_t header_end;	    /* the setup header is [0x1f1, header_end) */
+	uint16_t version;	       /* 0x20f is 2.15 */
+	uint64_t setup_len;	       /* bytes of real-mode code before the protected-mode part */
+	uint64_t prot_len;	       /* bytes of that */
+	uint64_t header_end;	       /* the setup header is [0x1f1, header_end) */
 	uint64_t payload, payload_len; /* file offset and length; length 0 before 2.08 */
 	uint64_t pref_address, init_size, initrd_addr_max;
 	uint32_t alignment, cmdline_max; /* without the NUL */
@@ -21,7 +22,7 @@ struct image_bzimage {
 #define IMAGE_SEGMENTS_MAX 32
 
 struct image_segment {
-	uint64_t offset, filesz; /* in the file, checked */
+	uint64_t offset, filesz;      /* in the file, checked */
 	uint64_t vaddr, paddr, memsz; /* memsz ≥ filesz, paddr + memsz does not wrap */
 };
 
@@ -60,8 +61,10 @@ int image_elf_parse(const struct boot_blob *file, struct image_elf *out, struct 
 int image_multiboot_parse(const struct boot_blob *file, struct image_multiboot *out,
 			  struct boot_error *err);
 
-/* "gzip", "xz", "lzma", "zstd", "lz4", "bzip2", "lzo", "none" (an ELF as it is), or NULL. */
-const char *image_compression(const void *data, size_t len);
+/* "gzip", "xz", "lzma", "zstd", "lz4", "bzip2", "lzo", or NULL; the last two we know but cannot
+ * unpack. */
+const char *image_compression(const struct boot_blob *file, const struct image_bzimage *bz);
+bool image_can_unpack(const struct boot_blob *file, const struct image_bzimage *bz);
 
 /* No kernel unpacks to more; what does is a bomb. */
 #define IMAGE_UNPACK_MAX MIB(384)
@@ -70,7 +73,7 @@ const char *image_compression(const void *data, size_t len);
  * Unpack the payload that @bz found in @file; its last four bytes state the unpacked size. *@out is
  * malloced and the caller's, of *@out_len bytes, at most @max.
  */
-int image_unpack(const struct boot_blob *file, const struct image_bzimage *bz, size_t max, void **out,
-		 size_t *out_len, struct boot_error *err);
+int image_unpack(const struct boot_blob *file, const struct image_bzimage *bz, size_t max,
+		 void **out, size_t *out_len, struct boot_error *err);
 
 #endif

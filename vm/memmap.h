@@ -6,8 +6,9 @@
 #include "base/types.h"
 
 /*
- * RAM runs from 0 to at most 3 GiB, and goes on at 4 GiB; between is the hole for MMIO. All of RAM is
- * backed, also 0xa0000 to 0xfffff: the tables below live there, and there is neither VGA nor a ROM.
+ * RAM runs from 0 to at most 3 GiB, and goes on at 4 GiB; between is the hole for MMIO. All of RAM
+ * is backed, also 0xa0000 to 0xfffff: the tables below live there, and there is neither VGA nor a
+ * ROM.
  */
 #define MEMMAP_HOLE_START 0xc0000000ull
 #define MEMMAP_HIGH_START 0x100000000ull
@@ -15,19 +16,20 @@
 #define MEMMAP_RAM_MIN MIB(2)
 #define MEMMAP_RAM_MAX (BIT(46) - GIB(1))
 
-#define MEMMAP_LOW_END	  0x9fc00ull /* usable RAM below 640 KiB ends, the (empty) EBDA starts */
-#define MEMMAP_ROM_START  0xe0000ull /* firmware tables, reserved in the e820 map */
-#define MEMMAP_ACPI	  0xe0000ull /* RSDP first, then the other tables */
-#define MEMMAP_ACPI_END	  0xf0000ull
-#define MEMMAP_SMBIOS	  0xf0000ull
-#define MEMMAP_SMBIOS_END 0xf8000ull
-#define MEMMAP_MPTABLE	  0xf8000ull
-#define MEMMAP_MPTABLE_END 0x100000ull
-#define MEMMAP_HIMEM	  0x100000ull
+#define MEMMAP_LOW_END	   0x9fc00ull /* usable RAM below 640 KiB ends, the (empty) EBDA starts */
+#define MEMMAP_ROM_START   0xe0000ull /* firmware tables, reserved in the e820 map */
+#define MEMMAP_ACPI	   0xe0000ull /* RSDP first, then the other tables */
+#define MEMMAP_ACPI_END	   0xf0000ull
+#define MEMMAP_SMBIOS	   0xf0000ull
+#define MEMMAP_SMBIOS_END  0xf8000ull
+#define MEMMAP_MPTABLE	   0xf8000ull
+#define MEMMAP_MPTABLE_END 0xff000ull
+#define MEMMAP_STUBS	   0xff000ull /* real-mode interrupt handlers, in one segment 0xf000 */
+#define MEMMAP_HIMEM	   0x100000ull
 
 /*
- * What the boot loader writes below 640 KiB. Page 1 and 0x8000 to 0xda30 stay free: bare-metal payloads
- * load or start processors there.
+ * What the boot loader writes below 640 KiB. Page 1 and 0x8000 to 0xda30 stay free: bare-metal
+ * payloads load or start processors there.
  */
 #define MEMMAP_BOOT_GDT	    0x600ull
 #define MEMMAP_BOOT_PARAMS  0x10000ull /* the zero page, or the start info of PVH and multiboot */

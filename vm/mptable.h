@@ -9,8 +9,8 @@
 #define MPTABLE_CPUS_MAX 254
 
 /*
- * Append the floating pointer and the configuration table for guest address @base (16-byte aligned, below
- * 1 MiB, where guests search). More than MPTABLE_CPUS_MAX processors are not shown. -ENOMEM.
+ * Append the floating pointer and the configuration table for guest address @base (16-byte aligned,
+ * below 1 MiB, where guests search). More than MPTABLE_CPUS_MAX processors are not shown. -ENOMEM.
  */
 int mptable_build(unsigned cpus, gpa_t base, struct buf *out);
 

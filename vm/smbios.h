@@ -10,7 +10,8 @@ struct smbios_config {
 	uint64_t ram_below_4g, ram_above_4g;
 };
 
-/* Append both entry points and the structures for guest address @base (16-byte aligned). -ENOMEM. */
+/* Append both entry points and the structures for guest address @base (16-byte aligned). -ENOMEM.
+ */
 int smbios_build(const struct smbios_config *cfg, gpa_t base, struct buf *out);
 
 #endif

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What a machine is: its definition, one checker for vmctl, umbrad and umbra-vm. */
+#include "api/machine_def.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <json-c/json.h>
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+
+#define DEF_FILE_MAX MIB(1)
+#define DEF_MEMORY   MIB(256)
+
+const char *const machine_engine_names[] = {"auto", "soft", "kvm", NULL};
+const char *const machine_mmu_names[] = {"auto", "shadow", "tdp", NULL};
+const char *const machine_clock_names[] = {"host", "instructions", NULL};
+const char *const machine_boot_names[] = {"auto", "payload", "bzimage", "pvh", "multiboot", NULL};
+static const char *const on_reset_names[] = {"end", "restart", NULL};
+
+#define AT(member) .offset = offsetof(struct machine_def, member)
+
+static const struct api_field def_fields[] = {
+	{.name = "name", .type = API_NAME, AT(name), .help = "the machine's name"},
+	{.name = "kernel", .type = API_PATH, .required = true, AT(kernel),
+	 .help = "the kernel or payload to boot: bzImage, ELF (PVH), multiboot"},
+	{.name = "initrd", .type = API_PATH, AT(initrd), .help = "the initial RAM disk"},
+	{.name = "cmdline", .type = API_STRING, .max = MACHINE_CMDLINE_MAX, AT(cmdline),
+	 .help = "the kernel's command line"},
+	{.name = "module", .type = API_PATHS, .max = MACHINE_MODULES_MAX, AT(modules),
+	 .help = "a multiboot or PVH module; may be given repeatedly"},
+	{.name = "memory", .type = API_SIZE, .min = (int64_t)MACHINE_MEMORY_MIN,
+	 .max = (int64_t)MACHINE_MEMORY_MAX, AT(memory), .dflt = "256M",
+	 .help = "the size of the RAM"},
+	{.name = "cpus", .type = API_INT, .min = 1, .max = MACHINE_CPUS_MAX, AT(cpus), .dflt = "1",
+	 .help = "the number of virtual CPUs"},
+	{.name = "engine", .type = API_ENUM, .choices = machine_engine_names, AT(engine),
+	 .dflt = "auto", .help = "what runs the virtual CPUs"},
+	{.name = "mmu", .type = API_ENUM, .choices = machine_mmu_names, AT(mmu), .dflt = "auto",
+	 .help = "the memory virtualization policy"},
+	{.name = "clock", .type = API_ENUM, .choices = machine_clock_names, AT(clock),
+	 .dflt = "host", .help = "what the machine's time follows"},
+	{.name = "boot", .type = API_ENUM, .choices = machine_boot_names, AT(boot), .dflt = "auto",
+	 .help = "the boot protocol"},
+	{.name = "on_reset", .type = API_ENUM, .choices = on_reset_names, AT(on_reset),
+	 .dflt = "end", .help = "what a guest's reset does"},
+	{.name = "timeout", .type = API_NUMBER, .min = 0, .max = 31536000, AT(timeout), .dflt = "0",
+	 .help = "seconds after which the machine is ended; 0 is never"},
+};
+
+const struct api_fields machine_def_fields = API_FIELDS("the machine definition", def_fields);
+
+void machine_def_init(struct machine_def *def)
+{
+	*def = (struct machine_def){.memory = DEF_MEMORY, .cpus = 1};
+}
+
+void machine_def_finish(struct machine_def *def)
+{
+	api_fields_free(&machine_def_fields, def);
+}
+
+int machine_def_parse(struct machine_def *def, struct json_object *obj, const char *dflt_name,
+		      const char *path, struct api_error *err)
+{
+	int ret = api_fields_check(&machine_def_fields, obj, path, err);
+
+	machine_def_init(def);
+	if (ret)
+		return ret;
+	if (api_fields_load(&machine_def_fields, obj, def))
+		goto no_memory;
+	if (!def->name && !dflt_name) {
+		machine_def_finish(def);
+		return api_error_field(err, "name", "field \"name\" is missing in %s",
+				       machine_def_fields.what);
+	}
+	if (!def->name)
+		def->name = strdup(dflt_name);
+	if (!def->name)
+		goto no_memory;
+	return 0;
+no_memory:
+	machine_def_finish(def);
+	return api_error_set(err, API_KIND_INTERNAL, "out of memory");
+}
+
+/* One JSON text, nothing behind it but white space. NULL with *err. */
+static struct json_object *parse_text(const char *text, size_t len, const char *file,
+				      struct api_error *err)
+{
+	struct json_tokener *tok = json_tokener_new();
+	struct json_object *obj = NULL;
+	enum json_tokener_error e;
+
+	if (!tok) {
+		api_error_set(err, API_KIND_INTERNAL, "out of memory");
+		return NULL;
+	}
+	json_tokener_set_flags(tok, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
+	obj = json_tokener_parse_ex(tok, text, (int)len);
+	e = json_tokener_get_error(tok);
+	if (e != json_tokener_success) {
+		size_t line = 1, at = json_tokener_get_parse_end(tok);
+
+		for (size_t i = 0; i < at && i < len; i++)
+			line += text[i] == '\n';
+		api_error_set(err, API_KIND_INVALID_PARAMS, "%s is not JSON: line %zu: %s", file, line,
+			      e == json_tokener_continue ? "it ends too early"
+							 : json_tokener_error_desc(e));
+		json_object_put(obj);
+		obj = NULL;
+	}
+	json_tokener_free(tok);
+	return obj;
+}
+
+struct json_object *machine_def_read(const char *file, struct api_error *err)
+{
+	_cleanup_(buf_finish) struct buf b = {0};
+	int ret = fd_read_file(AT_FDCWD, file, DEF_FILE_MAX, &b);
+
+	if (ret) {
+		api_error_set(err, api_kind_from_errno(ret), "cannot read %s: %s", file, strerror(-ret));
+		return NULL;
+	}
+	return parse_text(b.data ? b.data : "", b.len, file, err);
+}
+
+int machine_def_load(struct machine_def *def, const char *file, const char *dflt_name,
+		     struct api_error *err)
+{
+	struct json_object *obj = machine_def_read(file, err);
+	int ret;
+
+	machine_def_init(def);
+	if (!obj)
+		return -EINVAL;
+	ret = machine_def_parse(def, obj, dflt_name, "", err);
+	json_object_put(obj);
+	return ret;
+}
+
+struct json_object *machine_def_to_json(const struct machine_def *def)
+{
+	return api_fields_save(&machine_def_fields, def);
+}
+
+void machine_files_init(struct machine_files *files)
+{
+	files->kernel = files->initrd = -1;
+	for (size_t i = 0; i < MACHINE_MODULES_MAX; i++)
+		files->modules[i] = -1;
+}
+
+void machine_files_finish(struct machine_files *files)
+{
+	cleanup_close(&files->kernel);
+	cleanup_close(&files->initrd);
+	for (size_t i = 0; i < MACHINE_MODULES_MAX; i++)
+		cleanup_close(&files->modules[i]);
+	machine_files_init(files);
+}
+
+static int open_file(int *out, const char *path, const char *field, struct api_error *err)
+{
+	/* Not to hang in opening a fifo: what is no regular file is refused below. */
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	struct stat st;
+	int ret;
+
+	if (fd < 0) {
+		int e = errno;
+
+		ret = api_error_set(err, api_kind_from_errno(e), "cannot open the %s %.200s: %s",
+				    field, path, strerror(e));
+	} else if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
+		ret = api_error_set(err, API_KIND_BAD_IMAGE, "the %s %.200s is no regular file", field,
+				    path);
+	} else {
+		*out = fd;
+		return 0;
+	}
+	if (fd >= 0)
+		close(fd);
+	if (err)
+		snprintf(err->field, sizeof(err->field), "%s", field);
+	return ret;
+}
+
+int machine_files_open(struct machine_files *files, const struct machine_def *def,
+		       struct api_error *err)
+{
+	int ret = open_file(&files->kernel, def->kernel, "kernel", err);
+
+	if (!ret && def->initrd)
+		ret = open_file(&files->initrd, def->initrd, "initrd", err);
+	for (size_t i = 0; !ret && i < def->modules.n; i++)
+		ret = open_file(&files->modules[i], def->modules.v[i], "module", err);
+	if (ret)
+		machine_files_finish(files);
+	return ret;
+}

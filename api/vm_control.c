@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* umbra-vm's side of the control socket: thin handlers over struct vm_control_ops. */
+#include "api/vm_control.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <json-c/json.h>
+
+#include "api/server.h"
+#include "api/vm_handlers.h"
+
+#define BACKLOG 16
+
+struct vm_control {
+	struct api_server *server;
+	const struct vm_control_ops *ops;
+	void *data;
+};
+
+/* Answer a call whose op returned @ret. */
+static void answer(struct api_call *call, int ret, struct api_error *err)
+{
+	if (!ret) {
+		api_call_reply(call, NULL, -1);
+		return;
+	}
+	if (!err->kind)
+		api_error_set(err, api_kind_from_errno(ret), "it failed, errno %d", -ret);
+	api_call_error(call, err);
+}
+
+static void handle_start(struct api_call *call)
+{
+	struct vm_control *c = api_call_data(call);
+	struct api_error err = {0};
+
+	answer(call, c->ops->start(c->data, &err), &err);
+}
+
+static void handle_pause(struct api_call *call)
+{
+	struct vm_control *c = api_call_data(call);
+	struct api_error err = {0};
+
+	answer(call, c->ops->pause(c->data, &err), &err);
+}
+
+static void handle_resume(struct api_call *call)
+{
+	struct vm_control *c = api_call_data(call);
+	struct api_error err = {0};
+
+	answer(call, c->ops->resume(c->data, &err), &err);
+}
+
+static void handle_reset(struct api_call *call)
+{
+	struct vm_control *c = api_call_data(call);
+	struct api_error err = {0};
+
+	answer(call, c->ops->reset(c->data, &err), &err);
+}
+
+static void handle_stop(struct api_call *call)
+{
+	struct vm_control *c = api_call_data(call);
+	const char *reason = api_call_string(call, "reason");
+	struct api_error err = {0};
+	int ret;
+
+	if (api_call_bool(call, "force", false))
+		ret = c->ops->end(c->data,
+				  reason && reason[0] == 't' ? VM_REASON_TIMEOUT : VM_REASON_STOPPED,
+				  &err);
+	else
+		ret = c->ops->powerdown(c->data, &err);
+	answer(call, ret, &err);
+}
+
+static void handle_query(struct api_call *call)
+{
+	struct vm_control *c = api_call_data(call);
+	struct vm_report report = {0};
+	struct json_object *obj;
+
+	c->ops->query(c->data, &report);
+	obj = vm_report_to_json(&report);
+	vm_report_finish(&report);
+	json_object_object_add(obj, "pid", json_object_new_int(getpid()));
+	api_call_reply(call, obj, -1);
+}
+
+static void handle_stats(struct api_call *call)
+{
+	struct vm_control *c = api_call_data(call);
+	struct json_object *stats = json_object_new_object();
+	struct api_error err = {0};
+	int ret = stats ? c->ops->stats(c->data, stats, &err) : -ENOMEM;
+
+	if (ret) {
+		json_object_put(stats);
+		answer(call, ret, &err);
+		return;
+	}
+	api_call_reply(call, stats, -1);
+}
+
+static void handle_attach_console(struct api_call *call)
+{
+	struct vm_control *c = api_call_data(call);
+	struct api_error err = {0};
+
+	answer(call, c->ops->attach_console(c->data, api_call_take_fd(call), &err), &err);
+}
+
+static void handle_quit(struct api_call *call)
+{
+	struct vm_control *c = api_call_data(call);
+	struct api_error err = {0};
+
+	answer(call, c->ops->end(c->data, VM_REASON_STOPPED, &err), &err);
+}
+
+static const struct vm_handlers handlers = {
+	.start = handle_start,
+	.pause = handle_pause,
+	.resume = handle_resume,
+	.reset = handle_reset,
+	.stop = handle_stop,
+	.query = handle_query,
+	.stats = handle_stats,
+	.attach_console = handle_attach_console,
+	.quit = handle_quit,
+};
+
+int vm_control_create(struct vm_control **out, struct event_base *base, int listen_fd,
+		      const struct vm_control_ops *ops, void *data)
+{
+	struct api_server_config config = {
+		.table = &vm_methods,
+		.ops = &handlers,
+		.access = API_ADMIN,
+	};
+	struct vm_control *c = calloc(1, sizeof(*c));
+	int ret;
+
+	if (!c)
+		return -ENOMEM;
+	c->ops = ops;
+	c->data = data;
+	config.data = c;
+	ret = api_server_create(&c->server, base, &config);
+	if (!ret && listen_fd >= 0) {
+		ret = listen(listen_fd, BACKLOG) < 0 ? -errno : 0;
+		if (!ret)
+			ret = api_server_listen(c->server, listen_fd);
+	}
+	if (ret) {
+		vm_control_destroy(c);
+		return ret;
+	}
+	*out = c;
+	return 0;
+}
+
+void vm_control_destroy(struct vm_control *control)
+{
+	if (!control)
+		return;
+	api_server_destroy(control->server);
+	free(control);
+}
+
+int vm_control_add(struct vm_control *control, int fd)
+{
+	return api_server_add(control->server, fd);
+}
+
+void vm_control_tell(struct vm_control *control, const struct vm_report *report)
+{
+	struct json_object *obj = vm_report_to_json(report);
+
+	if (obj)
+		api_server_notify_all(control->server, "vm.state", obj);
+	json_object_put(obj);
+}
+
+void vm_control_flush(struct vm_control *control, int ms)
+{
+	api_server_flush(control->server, ms);
+}

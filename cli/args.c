@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Options and help, both from the API's own tables of fields. */
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <json-c/json.h>
+
+#include "cli/vmctl.h"
+
+static const struct api_field config_fields[] = {
+	{.name = "config", .type = API_PATH,
+	 .help = "a JSON file of these fields; options given beside it come first"},
+};
+static const struct api_fields config_option = API_FIELDS("the options", config_fields);
+
+size_t verb_fields(const struct verb *verb, const struct api_fields *out[3])
+{
+	const struct api_method *m = NULL;
+	size_t n = 0;
+
+	if (verb->method)
+		m = api_method_find(&api_umbrad_methods, verb->method);
+	if (verb->own)
+		out[n++] = verb->own;
+	if (m && m->params.n)
+		out[n++] = &m->params;
+	if (verb->definition)
+		out[n++] = &machine_def_fields;
+	return n;
+}
+
+const char *verb_summary(const struct verb *verb)
+{
+	const struct api_method *m;
+
+	if (verb->summary)
+		return verb->summary;
+	m = verb->method ? api_method_find(&api_umbrad_methods, verb->method) : NULL;
+	return m ? m->summary : "";
+}
+
+/* What is an operand or has no meaning on a command line is no option. */
+static bool is_option(const struct verb *verb, const struct api_fields *fields,
+		      const struct api_field *f)
+{
+	if (f->type == API_OBJECT || f->type == API_ANY)
+		return false;
+	if (verb->run == verb_call && (!strcmp(f->name, "console") || !strcmp(f->name, "bound")))
+		return false;
+	if (verb->run == verb_logs && !strcmp(f->name, "offset"))
+		return false;
+	return fields == &machine_def_fields || strcmp(f->name, "name");
+}
+
+/* "--on-reset" is the field on_reset. */
+static void option_to_field(const char *option, size_t len, char *out, size_t out_len)
+{
+	snprintf(out, out_len, "%.*s", (int)MIN(len, out_len - 1), option);
+	for (; *out; out++)
+		if (*out == '-')
+			*out = '_';
+}
+
+static void print_option(const char *field)
+{
+	for (; *field; field++)
+		putchar(*field == '_' ? '-' : *field);
+}
+
+/* The names of all options, for the nearest one. */
+struct names {
+	const char *v[64];
+	size_t n;
+};
+
+static const char *name_at(const void *data, size_t i)
+{
+	return ((const struct names *)data)->v[i];
+}
+
+static const struct api_field *find_option(const struct verb *verb, const char *name,
+					   const struct api_fields **where, struct names *all)
+{
+	const struct api_fields *sets[4];
+	size_t n = verb_fields(verb, sets);
+
+	if (verb->definition)
+		sets[n++] = &config_option;
+	all->n = 0;
+	for (size_t i = 0; i < n; i++) {
+		for (size_t j = 0; j < sets[i]->n; j++) {
+			const struct api_field *f = &sets[i]->f[j];
+
+			if (!is_option(verb, sets[i], f))
+				continue;
+			*where = sets[i];
+			if (!strcmp(f->name, name))
+				return f;
+			if (all->n < ARRAY_SIZE(all->v))
+				all->v[all->n++] = f->name;
+		}
+	}
+	return NULL;
+}
+
+static struct json_object *target(struct args *args, const struct api_fields *where)
+{
+	if (where == &machine_def_fields)
+		return args->def;
+	return where == args->verb->own || where == &config_option ? args->cli : args->params;
+}
+
+static int set_option(struct args *args, const struct api_fields *where, const struct api_field *f,
+		      const char *text, struct api_error *err)
+{
+	struct json_object *obj = target(args, where), *v = NULL;
+	int ret;
+
+	if (f->type == API_PATHS && json_object_object_get_ex(obj, f->name, &v))
+		v = json_object_get(v);
+	ret = api_field_from_text(f, text, &v, err);
+	if (ret) {
+		json_object_put(v);
+		return ret;
+	}
+	json_object_object_add(obj, f->name, v);
+	return 0;
+}
+
+static int unknown_option(const struct args *args, const char *arg, const char *name,
+			  const struct names *all, struct api_error *err)
+{
+	const char *near = api_nearest(name, name_at, all->n, all);
+	char text[64] = "";
+
+	for (size_t i = 0; near && near[i] && i < sizeof(text) - 1; i++)
+		text[i] = near[i] == '_' ? '-' : near[i];
+	return api_error_field(err, name, "\"vmctl %s\" has no option \"%.64s\"%s%s%s", args->verb->name,
+			       arg, near ? "; did you mean \"--" : "", text, near ? "\"?" : "");
+}
+
+/* One "--option", "--option VALUE" or "--option=VALUE"; *@argv is left at the last word used. */
+static int parse_option(struct args *args, char ***argv, struct api_error *err)
+{
+	const char *arg = **argv, *eq = strchr(arg, '=');
+	const struct api_fields *where = NULL;
+	const struct api_field *f;
+	struct names all;
+	char name[64];
+
+	if (!strcmp(arg, "--json")) {
+		args->json = true;
+		return 0;
+	}
+	if (!strcmp(arg, "--help") || !strcmp(arg, "-h")) {
+		args->help = true;
+		return 0;
+	}
+	if (!strcmp(arg, "-f"))
+		snprintf(name, sizeof(name), "force");
+	else
+		option_to_field(arg + 2, eq ? (size_t)(eq - arg - 2) : strlen(arg + 2), name,
+				sizeof(name));
+	f = (arg[1] == '-' || !strcmp(arg, "-f")) ? find_option(args->verb, name, &where, &all) : NULL;
+	if (!f) {
+		if (arg[1] != '-')
+			find_option(args->verb, "", &where, &all);
+		return unknown_option(args, arg, name, &all, err);
+	}
+	if (f->type == API_BOOL && !eq)
+		return set_option(args, where, f, "true", err);
+	if (!eq && !*++*argv)
+		return api_error_field(err, name, "\"%s\" wants a value", arg);
+	return set_option(args, where, f, eq ? eq + 1 : **argv, err);
+}
+
+static int parse_operand(struct args *args, const char *word, struct api_error *err)
+{
+	const char *operand = args->verb->operand;
+
+	if (!operand || args->word)
+		return api_error_set(err, API_KIND_INVALID_PARAMS,
+				     "\"vmctl %s\" does not know what to do with \"%.64s\"",
+				     args->verb->name, word);
+	args->word = word;
+	if (strcmp(operand, "NAME"))
+		return 0;
+	if (!api_name_valid(word))
+		return api_error_field(err, "name", "\"%.64s\" is no machine's name", word);
+	json_object_object_add(args->params, "name", json_object_new_string(word));
+	return 0;
+}
+
+int args_parse(struct args *args, const struct verb *verb, char **argv, struct api_error *err)
+{
+	bool options = true;
+	int ret = 0;
+
+	args->verb = verb;
+	args->params = json_object_new_object();
+	args->def = json_object_new_object();
+	args->cli = json_object_new_object();
+	for (; !ret && *argv; argv++) {
+		if (options && !strcmp(*argv, "--"))
+			options = false;
+		else if (options && (*argv)[0] == '-' && (*argv)[1])
+			ret = parse_option(args, &argv, err);
+		else
+			ret = parse_operand(args, *argv, err);
+		if (!*argv)
+			break;
+	}
+	if (!ret && !args->help && verb->operand && !args->word && verb->operand[0] != '[')
+		ret = api_error_field(err, "name", "\"vmctl %s\" wants a %s", verb->name, verb->operand);
+	return ret;
+}
+
+void args_finish(struct args *args)
+{
+	json_object_put(args->params);
+	json_object_put(args->def);
+	json_object_put(args->cli);
+}
+
+static void print_value(const struct api_field *f)
+{
+	if (f->type == API_ENUM) {
+		for (size_t i = 0; f->choices[i]; i++)
+			printf("%s%s", i ? "|" : " ", f->choices[i]);
+		return;
+	}
+	printf(" %s", f->type == API_PATH || f->type == API_PATHS ? "FILE"
+		      : f->type == API_NUMBER			  ? "SECONDS"
+		      : f->type == API_SIZE			  ? "SIZE"
+		      : f->type == API_NAME			  ? "NAME"
+		      : f->type == API_INT			  ? "N"
+								  : "TEXT");
+}
+
+static void print_field_help(const struct api_field *f)
+{
+	printf("  %s--", !strcmp(f->name, "force") ? "-f, " : "");
+	print_option(f->name);
+	if (f->type != API_BOOL)
+		print_value(f);
+	printf("\n          %s", f->help);
+	if (f->dflt && f->type != API_BOOL)
+		printf(" (%s)", f->dflt);
+	putchar('\n');
+}
+
+void print_verb_help(const struct verb *verb)
+{
+	const struct api_fields *sets[4];
+	size_t n = verb_fields(verb, sets);
+
+	if (verb->definition)
+		sets[n++] = &config_option;
+	printf("Usage: vmctl %s [OPTION]...%s%s\n%s\n", verb->name, verb->operand ? " " : "",
+	       verb->operand ? verb->operand : "", verb_summary(verb));
+	if (verb->more)
+		printf("\n%s", verb->more);
+	puts("\nOptions:");
+	for (size_t i = 0; i < n; i++)
+		for (size_t j = 0; j < sets[i]->n; j++)
+			if (is_option(verb, sets[i], &sets[i]->f[j]))
+				print_field_help(&sets[i]->f[j]);
+	puts("  --json\n          answer, and tell errors, in JSON");
+	puts("  -h, --help\n          show this help");
+}
+
+void print_help(void)
+{
+	puts("Usage: vmctl VERB [OPTION]... [NAME]\nDrive virtual machines.\n\nVerbs:");
+	for (size_t i = 0; i < n_verbs; i++)
+		if (verbs[i].name[0] != '_')
+			printf("  %-9s %s\n", verbs[i].name, verb_summary(&verbs[i]));
+	puts("\n\"vmctl help VERB\" shows a verb's options; see also vmctl(1).");
+}
+
+int verb_help(struct args *args)
+{
+	const struct verb *verb;
+
+	if (!args->word) {
+		print_help();
+		return 0;
+	}
+	verb = verb_find(args->word);
+	if (!verb) {
+		fprintf(stderr, "vmctl: there is no verb \"%s\"\n", args->word);
+		return VM_STATUS_USAGE;
+	}
+	print_verb_help(verb);
+	return 0;
+}
+
+/* Words for the shell, one a line: the verbs; or a verb's options, and the machines it may take. */
+int verb_complete(struct args *args)
+{
+	const struct verb *verb = args->word ? verb_find(args->word) : NULL;
+	const struct api_fields *sets[4];
+	struct api_client *client;
+	struct api_reply reply;
+	size_t n;
+
+	if (!args->word) {
+		for (size_t i = 0; i < n_verbs; i++)
+			if (verbs[i].name[0] != '_')
+				puts(verbs[i].name);
+		return 0;
+	}
+	if (!verb)
+		return 0;
+	n = verb_fields(verb, sets);
+	if (verb->definition)
+		sets[n++] = &config_option;
+	for (size_t i = 0; i < n; i++) {
+		for (size_t j = 0; j < sets[i]->n; j++) {
+			if (!is_option(verb, sets[i], &sets[i]->f[j]))
+				continue;
+			printf("--");
+			print_option(sets[i]->f[j].name);
+			putchar('\n');
+		}
+	}
+	puts("--json\n--help");
+	if (!verb->operand || strcmp(verb->operand, "NAME") ||
+	    connect_umbrad(&client, NULL, false, NULL))
+		return 0;
+	if (!api_client_call(client, "machine.list", NULL, 2000, &reply)) {
+		struct json_object *all = object_of(reply.result, "machines");
+
+		for (size_t i = 0; all && i < json_object_array_length(all); i++)
+			puts(string_of(json_object_array_get_idx(all, i), "name", ""));
+	}
+	api_reply_finish(&reply);
+	api_client_destroy(client);
+	return 0;
+}

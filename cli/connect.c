@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Reach umbrad, and start one when there is none. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "cli/vmctl.h"
+
+#define START_MS     20000
+#define IDLE_EXIT    "300"
+#define LOG_MAX      MIB(1)
+#define READY_FD     3
+#define BUSY_MS      20
+#define BUSY_TRIES   250
+
+/* In the child: only the standard descriptors and READY_FD, a session of its own, our log. */
+static void __attribute__((noreturn)) exec_umbrad(const char *program, const char *log, int ready)
+{
+	char fd[8];
+	int null = open("/dev/null", O_RDWR), out;
+	struct stat st;
+
+	setsid();
+	out = open(log, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW, 0600);
+	if (out >= 0 && fstat(out, &st) == 0 && (uint64_t)st.st_size > LOG_MAX && ftruncate(out, 0) < 0)
+		_exit(127);
+	ready = fcntl(ready, F_DUPFD, 10);
+	if (null < 0 || ready < 0 || dup2(null, 0) < 0 || dup2(out >= 0 ? out : null, 1) < 0 ||
+	    dup2(out >= 0 ? out : null, 2) < 0 || dup2(ready, READY_FD) < 0)
+		_exit(127);
+	close_range(READY_FD + 1, ~0u, 0);
+	for (int sig = 1; sig < NSIG; sig++)
+		signal(sig, SIG_DFL);
+	snprintf(fd, sizeof(fd), "%d", READY_FD);
+	execl(program, "umbrad", "--idle-exit", IDLE_EXIT, "--ready-fd", fd, (char *)NULL);
+	_exit(127);
+}
+
+static int start_umbrad(const struct api_paths *paths, struct api_error *err)
+{
+	_cleanup_free_ char *program = api_find_program("umbrad", "daemon", "UMBRAD"), *log = NULL;
+	_cleanup_close_ int ready = -1;
+	struct pollfd p = {.events = POLLIN};
+	int fds[2], ret;
+	char byte;
+	pid_t pid;
+
+	if (!program)
+		return api_error_set(err, API_KIND_UNAVAILABLE,
+				     "no umbrad runs, and the program was not found");
+	if (asprintf(&log, "%s/umbrad.log", paths->state) < 0) {
+		log = NULL;
+		return api_error_set(err, API_KIND_INTERNAL, "out of memory");
+	}
+	ret = api_make_folder(paths->state, 0700, err);
+	if (ret)
+		return ret;
+	if (pipe2(fds, O_CLOEXEC) < 0)
+		return api_error_set(err, API_KIND_IO, "no pipe: %s", strerror(errno));
+	pid = fork();
+	if (pid == 0)
+		exec_umbrad(program, log, fds[1]);
+	close(fds[1]);
+	ready = p.fd = fds[0];
+	if (pid < 0)
+		return api_error_set(err, API_KIND_IO, "cannot fork: %s", strerror(errno));
+	if (poll(&p, 1, START_MS) > 0 && read(ready, &byte, 1) == 1)
+		return 0;
+	return api_error_set(err, API_KIND_UNAVAILABLE, "umbrad did not start; see %.200s", log);
+}
+
+/* A umbrad that is there and behind with accepting is waited for, a while. */
+static int try_connect(int dirfd)
+{
+	int fd = api_unix_connect(dirfd, UMBRAD_SOCKET);
+
+	for (int i = 0; fd == -EAGAIN && i < BUSY_TRIES; i++) {
+		usleep(BUSY_MS * 1000);
+		fd = api_unix_connect(dirfd, UMBRAD_SOCKET);
+	}
+	return fd;
+}
+
+/* Start one, unless somebody else who held the lock before us has done so. */
+static int start_and_connect(const struct api_paths *paths, int dirfd, struct api_error *err)
+{
+	_cleanup_close_ int lock = openat(dirfd, "start.lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
+					  0600);
+	int fd, ret;
+
+	if (lock < 0 || flock(lock, LOCK_EX) < 0)
+		return api_error_set(err, api_kind_from_errno(errno), "cannot lock %.200s: %s",
+				     paths->runtime, strerror(errno));
+	fd = try_connect(dirfd);
+	if (fd >= 0)
+		return fd;
+	ret = start_umbrad(paths, err);
+	if (ret)
+		return ret;
+	fd = try_connect(dirfd);
+	if (fd < 0)
+		api_error_set(err, API_KIND_UNAVAILABLE, "umbrad started and does not listen: %s",
+			      strerror(-fd));
+	return fd;
+}
+
+static int connect_fd(const struct api_paths *paths, bool start, struct api_error *err)
+{
+	_cleanup_close_ int dirfd = -1;
+	int fd = -ENOENT, ret;
+
+	if (start) {
+		ret = api_make_folder(paths->runtime, paths->system ? 0755 : 0700, err);
+		/* The system's folder is not ours, and its umbrad may let us in all the same. */
+		if (ret && access(paths->runtime, X_OK) < 0)
+			return ret;
+	}
+	dirfd = open(paths->runtime, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dirfd >= 0)
+		fd = try_connect(dirfd);
+	if (fd >= 0 || (fd != -ENOENT && fd != -ECONNREFUSED)) {
+		if (fd < 0)
+			return api_error_set(err, api_kind_from_errno(fd), "cannot reach umbrad in %.200s: %s",
+					     paths->runtime, strerror(-fd));
+		return fd;
+	}
+	if (!start || dirfd < 0)
+		return api_error_set(err, API_KIND_UNAVAILABLE, "no umbrad serves %.200s",
+				     paths->runtime);
+	return start_and_connect(paths, dirfd, err);
+}
+
+int connect_umbrad(struct api_client **out, struct event_base *base, bool start,
+		   struct api_error *err)
+{
+	struct api_paths paths;
+	int fd, ret = api_paths_init(&paths, err);
+
+	if (ret)
+		return ret;
+	fd = connect_fd(&paths, start, err);
+	api_paths_finish(&paths);
+	if (fd < 0)
+		return fd;
+	ret = api_client_create(out, base, fd, NULL, NULL);
+	if (ret) {
+		close(fd);
+		return api_error_set(err, API_KIND_INTERNAL, "cannot set up the connection: %s",
+				     strerror(-ret));
+	}
+	return 0;
+}

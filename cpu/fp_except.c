@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Which exceptions an SSE operation has when overflow or underflow is not masked. The silicon then
+ * answers differently from the masked case in which we run it: a tiny result is an underflow even
+ * when exact, and inexact is said of the result as if exponents had no bounds (SDM 1 4.9.1.4 to
+ * 4.9.1.6). x87 with its precision lowered rounds just so: it has 15 bits of exponent.
+ */
+#include <string.h>
+
+#include "cpu/fp_internal.h"
+#include "cpu/fp_simd.h"
+
+#define PRE 0x07u /* invalid, denormal, zero divide: found before computing */
+#define OE  0x08u
+#define UE  0x10u
+#define PE  0x20u
+
+#define MXCSR_DAZ BIT(6)
+#define MXCSR_RC(mxcsr) ((mxcsr) >> 13 & 3)
+
+struct eval {
+	uint32_t guest; /* MXCSR */
+	bool wide;      /* double */
+	uint32_t flags; /* so far, of this stage */
+};
+
+/* A float or double in the low bits. */
+static bool is_denormal(const struct eval *e, uint64_t v)
+{
+	if (e->wide)
+		return (v & BITS(62, 52)) == 0 && (v & BITS(51, 0));
+	return (v & BITS(30, 23)) == 0 && (v & BITS(22, 0));
+}
+
+static uint64_t flush(const struct eval *e, uint64_t v, bool wide)
+{
+	struct eval w = { .wide = wide };
+
+	if ((e->guest & MXCSR_DAZ) && is_denormal(&w, v))
+		v &= wide ? BIT(63) : BIT(31);
+	return v;
+}
+
+/* Would rounding to the format's precision alone be inexact? */
+static bool is_inexact(const struct eval *e, enum simd_arith op, uint64_t a, uint64_t b)
+{
+	uint16_t cw = (uint16_t)(0x7f | MXCSR_RC(e->guest) << 10), sw;
+	bool from_double = e->wide || op == SIMD_ARITH_CVT;
+
+	if (e->wide)
+		cw |= 0x200; /* 53 bits; 0 is 24 */
+	a = flush(e, a, from_double);
+	b = flush(e, b, from_double);
+	if (op == SIMD_ARITH_CVT) {
+		double one = 1.0;
+
+		memcpy(&b, &one, sizeof(b));
+		op = SIMD_ARITH_MUL;
+	}
+	__asm__ volatile("fninit\n\tfldcw %0" : : "m"(cw));
+	if (from_double)
+		__asm__ volatile("fldl %0\n\tfldl %1" : : "m"(a), "m"(b));
+	else
+		__asm__ volatile("flds %0\n\tflds %1" : : "m"(a), "m"(b));
+	/* ST(0) is b, ST(1) a. */
+	switch (op) {
+	case SIMD_ARITH_ADD:
+		__asm__ volatile("fadd %%st(1),%%st" : : : "st");
+		break;
+	case SIMD_ARITH_SUB:
+		__asm__ volatile("fsubr %%st(1),%%st" : : : "st");
+		break;
+	case SIMD_ARITH_DIV:
+		__asm__ volatile("fdivr %%st(1),%%st" : : : "st");
+		break;
+	default:
+		__asm__ volatile("fmul %%st(1),%%st" : : : "st");
+	}
+	__asm__ volatile("fnstsw %0\n\tfninit" : "=m"(sw));
+	return sw & PE;
+}
+
+#define SCALAR(insn)                                                                               \
+	__asm__ volatile(insn " %1,%0" : "+x"(x) : "x"(y))
+
+static __m128i execute(const struct eval *e, enum simd_arith op, __m128i x, __m128i y)
+{
+	switch (op) {
+	case SIMD_ARITH_ADD:
+		if (e->wide)
+			SCALAR("addsd");
+		else
+			SCALAR("addss");
+		break;
+	case SIMD_ARITH_SUB:
+		if (e->wide)
+			SCALAR("subsd");
+		else
+			SCALAR("subss");
+		break;
+	case SIMD_ARITH_MUL:
+		if (e->wide)
+			SCALAR("mulsd");
+		else
+			SCALAR("mulss");
+		break;
+	case SIMD_ARITH_DIV:
+		if (e->wide)
+			SCALAR("divsd");
+		else
+			SCALAR("divss");
+		break;
+	default:
+		__asm__ volatile("cvtsd2ss %1,%0" : "+x"(x) : "x"(x));
+	}
+	return x;
+}
+
+/* One element: add its exceptions, return its result with all masked. */
+static uint64_t element(struct eval *e, enum simd_arith op, uint64_t a, uint64_t b)
+{
+	uint32_t run = (e->guest | MXCSR_RESET) & ~MXCSR_FLAGS, f;
+	uint64_t result;
+
+	if (!(e->guest & MXCSR_UM))
+		run &= ~MXCSR_FZ;
+	_mm_setcsr(run);
+	result = (uint64_t)_mm_cvtsi128_si64(execute(e, op, _mm_cvtsi64_si128((long long)a),
+						     _mm_cvtsi64_si128((long long)b)));
+	f = _mm_getcsr() & MXCSR_FLAGS;
+	_mm_setcsr(MXCSR_RESET);
+	if (!e->wide)
+		result = (uint32_t)result;
+	if (!(e->guest & MXCSR_UM) && is_denormal(e, result))
+		f |= UE;
+	if (f & ~(e->guest >> 7) & (OE | UE))
+		f = (f & ~PE) | (is_inexact(e, op, a, b) ? PE : 0);
+	e->flags |= f;
+	return result;
+}
+
+static uint64_t get(const struct eval *e, const void *v, unsigned n)
+{
+	if (e->wide)
+		return ((const uint64_t *)v)[n];
+	return ((const uint32_t *)v)[n];
+}
+
+/* The end of a stage: whether computing stops there; its exceptions join @all. */
+static bool stage(struct eval *e, uint32_t *all)
+{
+	uint32_t unmasked = e->flags & ~(e->guest >> 7);
+
+	*all |= unmasked & PRE ? e->flags & PRE : e->flags;
+	e->flags = 0;
+	return unmasked;
+}
+
+/* DPPS, DPPD: products, then sums of two, then the sum of those; each a stage. */
+static uint32_t dot_product(struct eval *e, const void *a, const void *b, uint8_t imm)
+{
+	unsigned n = e->wide ? 2 : 4;
+	uint64_t v[4] = { 0 };
+	uint32_t all = 0;
+
+	for (unsigned k = 0; k < n; k++)
+		if (imm >> (4 + k) & 1)
+			v[k] = element(e, SIMD_ARITH_MUL, get(e, a, k), get(e, b, k));
+	for (; n > 1; n /= 2) {
+		if (stage(e, &all))
+			return all;
+		for (unsigned k = 0; k < n / 2; k++)
+			v[k] = element(e, SIMD_ARITH_ADD, v[2 * k], v[2 * k + 1]);
+	}
+	stage(e, &all);
+	return all;
+}
+
+/* Neighbours, of the first operand and then of the second. */
+static void horizontal(struct eval *e, enum simd_arith op, const void *a, const void *b)
+{
+	unsigned n = e->wide ? 2 : 4;
+
+	for (unsigned k = 0; k < n; k += 2) {
+		element(e, op, get(e, a, k), get(e, a, k + 1));
+		element(e, op, get(e, b, k), get(e, b, k + 1));
+	}
+}
+
+uint32_t cpu_simd_exceptions(uint32_t mxcsr, unsigned how, const void *a, const void *b, uint8_t imm)
+{
+	struct eval e = { .guest = mxcsr, .wide = how & SIMD_PD };
+	enum simd_arith op = SIMD_ARITH_OF(how);
+	unsigned n = how & SIMD_SCALAR ? 1 : e.wide || op == SIMD_ARITH_CVT ? 2 : 4;
+	uint32_t all = 0;
+
+	switch (op) {
+	case SIMD_ARITH_DP:
+		return dot_product(&e, a, b, imm);
+	case SIMD_ARITH_HADD:
+		horizontal(&e, SIMD_ARITH_ADD, a, b);
+		break;
+	case SIMD_ARITH_HSUB:
+		horizontal(&e, SIMD_ARITH_SUB, a, b);
+		break;
+	case SIMD_ARITH_CVT:
+		for (unsigned k = 0; k < n; k++)
+			element(&e, op, ((const uint64_t *)b)[k], 0);
+		break;
+	case SIMD_ARITH_ADDSUB:
+		for (unsigned k = 0; k < n; k++)
+			element(&e, k & 1 ? SIMD_ARITH_ADD : SIMD_ARITH_SUB, get(&e, a, k), get(&e, b, k));
+		break;
+	default:
+		for (unsigned k = 0; k < n; k++)
+			element(&e, op, get(&e, a, k), get(&e, b, k));
+	}
+	stage(&e, &all);
+	return all;
+}

@@ -1,0 +1,368 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Thunks: the guest's own SIMD and x87 instructions, encoded anew, in executable memory. */
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "cpu/fp_internal.h"
+
+#define ARENA_SIZE  MIB(12)
+#define HASH_BITS   12
+#define THUNK_MAX   112 /* bytes */
+#define THUNK_ALIGN 16
+
+struct thunk {
+	struct thunk *next;
+	uint32_t off;
+	uint32_t len;
+};
+
+/* One arena a process: thunks hold nothing of a machine. Pages are writable at rw, executable at rx. */
+struct cpu_thunks {
+	unsigned users;
+	uint8_t *rw, *rx;
+	size_t used;
+	struct thunk *hash[1u << HASH_BITS];
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct cpu_thunks *arena; /* under lock; users hold it alive */
+
+static int map_arena(struct cpu_thunks *t)
+{
+	int fd = memfd_create("umbra-thunks", MFD_CLOEXEC);
+	int ret = 0;
+
+	if (fd < 0)
+		return -errno;
+	t->rw = t->rx = MAP_FAILED;
+	if (ftruncate(fd, ARENA_SIZE) < 0)
+		ret = -errno;
+	if (!ret) {
+		t->rw = mmap(NULL, ARENA_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		if (t->rw == MAP_FAILED)
+			ret = -errno;
+	}
+	if (!ret) {
+		t->rx = mmap(NULL, ARENA_SIZE, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+		if (t->rx == MAP_FAILED)
+			ret = -errno;
+	}
+	if (ret && t->rw != MAP_FAILED)
+		munmap(t->rw, ARENA_SIZE);
+	close(fd);
+	return ret;
+}
+
+int cpu_thunks_init(struct cpu *c)
+{
+	int ret = 0;
+
+	pthread_mutex_lock(&lock);
+	if (!arena) {
+		struct cpu_thunks *t = calloc(1, sizeof(*t));
+
+		ret = t ? map_arena(t) : -ENOMEM;
+		if (ret)
+			free(t);
+		else
+			arena = t;
+	}
+	if (!ret) {
+		arena->users++;
+		c->thunks = arena;
+	}
+	pthread_mutex_unlock(&lock);
+	return ret;
+}
+
+void cpu_thunks_finish(struct cpu *c)
+{
+	struct cpu_thunks *t = c->thunks;
+
+	if (!t)
+		return;
+	c->thunks = NULL;
+	pthread_mutex_lock(&lock);
+	if (--t->users == 0) {
+		for (unsigned n = 0; n < ARRAY_SIZE(t->hash); n++) {
+			struct thunk *next;
+
+			for (struct thunk *k = t->hash[n]; k; k = next) {
+				next = k->next;
+				free(k);
+			}
+		}
+		munmap(t->rw, ARENA_SIZE);
+		munmap(t->rx, ARENA_SIZE);
+		free(t);
+		arena = NULL;
+	}
+	pthread_mutex_unlock(&lock);
+}
+
+static unsigned hash_bytes(const uint8_t *p, unsigned len)
+{
+	uint64_t h = 0xcbf29ce484222325ull;
+
+	for (unsigned n = 0; n < len; n++)
+		h = (h ^ p[n]) * 0x100000001b3ull;
+	return (unsigned)(h >> 32) & ((1u << HASH_BITS) - 1);
+}
+
+/* The one thunk with these bytes; NULL when there is no room. */
+static void *intern(struct cpu_thunks *t, const uint8_t *code, unsigned len)
+{
+	struct thunk **head = &t->hash[hash_bytes(code, len)];
+	struct thunk *k;
+
+	pthread_mutex_lock(&lock);
+	for (k = *head; k; k = k->next)
+		if (k->len == len && memcmp(t->rw + k->off, code, len) == 0)
+			break;
+	if (!k && t->used + len <= ARENA_SIZE && (k = malloc(sizeof(*k)))) {
+		k->off = (uint32_t)t->used;
+		k->len = len;
+		k->next = *head;
+		*head = k;
+		memcpy(t->rw + k->off, code, len);
+		t->used = ALIGN_UP(t->used + len, THUNK_ALIGN);
+	}
+	pthread_mutex_unlock(&lock);
+	return k ? t->rx + k->off : NULL;
+}
+
+/* ---- emitting --------------------------------------------------------------------------------- */
+
+struct emit {
+	uint8_t code[THUNK_MAX];
+	unsigned len;
+};
+
+static void put(struct emit *e, const void *bytes, unsigned len)
+{
+	assert(e->len + len <= THUNK_MAX);
+	memcpy(e->code + e->len, bytes, len);
+	e->len += len;
+}
+#define PUT(e, ...) put(e, (const uint8_t[]){ __VA_ARGS__ }, sizeof((const uint8_t[]){ __VA_ARGS__ }))
+
+static void put32(struct emit *e, uint32_t v)
+{
+	put(e, &v, 4);
+}
+
+#define OFF_R1  offsetof(struct cpu_insn, r1)
+#define OFF_R2  offsetof(struct cpu_insn, r2)
+#define OFF_XMM ((uint32_t)offsetof(struct cpu, s.fx.xmm))
+#define OFF_ST  ((uint32_t)offsetof(struct cpu, s.fx.st))
+#define OFF_FL  ((uint32_t)offsetof(struct cpu, fl))
+static_assert(OFF_R2 < 128, "an 8-bit displacement");
+static_assert(offsetof(struct cpu, s.gpr) == 0, "GPRs are at their operand's offset");
+
+enum reg_class { CLASS_NONE, CLASS_XMM, CLASS_MMX, CLASS_GPR };
+
+/* A ModRM operand in its register form. */
+struct operand {
+	enum reg_class cls;
+	unsigned num;   /* of the register in the thunk: 1 or 2, RCX */
+	unsigned slot;  /* OFF_R1 or OFF_R2 */
+	bool write;
+};
+
+/* movzbl slot(%rsi),%eax */
+static void put_slot(struct emit *e, unsigned slot)
+{
+	PUT(e, 0x0f, 0xb6, 0x46, (uint8_t)slot);
+}
+
+static void put_load(struct emit *e, const struct operand *o)
+{
+	uint8_t modrm = (uint8_t)(0x84 | o->num << 3); /* disp32(%rdi,%rax) */
+
+	if (o->cls == CLASS_NONE)
+		return;
+	put_slot(e, o->slot);
+	switch (o->cls) {
+	case CLASS_XMM:
+		PUT(e, 0x0f, 0x10, modrm, 0x07);
+		put32(e, OFF_XMM);
+		break;
+	case CLASS_MMX:
+		PUT(e, 0x0f, 0x6f, modrm, 0x07);
+		put32(e, OFF_ST);
+		break;
+	default:
+		PUT(e, 0x48, 0x8b, 0x0c, 0x07); /* mov (%rdi,%rax),%rcx */
+	}
+}
+
+static void put_store(struct emit *e, const struct operand *o)
+{
+	uint8_t modrm = (uint8_t)(0x84 | o->num << 3);
+
+	if (o->cls == CLASS_NONE || !o->write)
+		return;
+	put_slot(e, o->slot);
+	switch (o->cls) {
+	case CLASS_XMM:
+		PUT(e, 0x0f, 0x11, modrm, 0x07);
+		put32(e, OFF_XMM);
+		break;
+	case CLASS_MMX:
+		PUT(e, 0x0f, 0x7f, modrm, 0x07);
+		put32(e, OFF_ST);
+		PUT(e, 0x66, 0xc7, 0x84, 0x07); /* movw $-1: what a written register's exponent is */
+		put32(e, OFF_ST + 8);
+		PUT(e, 0xff, 0xff);
+		break;
+	default:
+		PUT(e, 0x48, 0x89, 0x0c, 0x07);
+	}
+}
+
+/* The instruction itself. @reg and @rm are what goes into ModRM; memory is (%rdx), or (%r8). */
+static void put_insn(struct emit *e, const struct cpu_dec *d, int reg, int rm, bool mem_r8)
+{
+	const ZydisDecodedInstruction *zi = &d->zi;
+	unsigned op_at = 0, modrm_at = zi->raw.modrm.offset;
+	uint8_t modrm = d->bytes[modrm_at], rex = 0;
+
+	for (unsigned n = 0; n < zi->raw.prefix_count; n++)
+		if (zi->raw.prefixes[n].type == ZYDIS_PREFIX_TYPE_MANDATORY)
+			put(e, &zi->raw.prefixes[n].value, 1);
+	op_at = zi->raw.prefix_count;
+	if (zi->raw.rex.W)
+		rex = 0x48;
+	if (reg >= 0)
+		modrm = (uint8_t)((modrm & 0xc7) | reg << 3);
+	if (zi->raw.modrm.mod == 3) {
+		if (rm >= 0)
+			modrm = (uint8_t)((modrm & 0xf8) | rm);
+	} else {
+		modrm = (uint8_t)((modrm & 0x38) | (mem_r8 ? 0 : 2));
+		rex |= mem_r8 ? 0x41 : 0;
+	}
+	if (rex)
+		put(e, &rex, 1);
+	put(e, d->bytes + op_at, modrm_at - op_at);
+	put(e, &modrm, 1);
+	for (unsigned n = 0; n < ARRAY_SIZE(zi->raw.imm); n++)
+		if (zi->raw.imm[n].size)
+			put(e, d->bytes + zi->raw.imm[n].offset, zi->raw.imm[n].size / 8);
+}
+
+static enum reg_class reg_class(ZydisRegister r)
+{
+	switch (ZydisRegisterGetClass(r)) {
+	case ZYDIS_REGCLASS_XMM:
+		return CLASS_XMM;
+	case ZYDIS_REGCLASS_MMX:
+		return CLASS_MMX;
+	default:
+		return CLASS_GPR;
+	}
+}
+
+static uint8_t operand_slot(ZydisRegister r)
+{
+	if (reg_class(r) == CLASS_GPR)
+		return cpu_reg_offset(r);
+	return (uint8_t)(ZydisRegisterGetId(r) * 16);
+}
+
+/* Find the operands that ModRM names; what is written goes into i->arg. */
+static void find_operands(const struct cpu_dec *d, struct cpu_insn *i, struct operand *reg,
+			  struct operand *rm)
+{
+	for (unsigned n = 0; n < d->zi.operand_count_visible; n++) {
+		const ZydisDecodedOperand *z = &d->op[n];
+		bool is_rm = z->encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM;
+		struct operand *o = is_rm ? rm : reg;
+		static const uint8_t dest[] = { 0, THUNK_DEST_XMM, THUNK_DEST_MMX, THUNK_DEST_GPR };
+
+		if (z->type != ZYDIS_OPERAND_TYPE_REGISTER)
+			continue;
+		if (!is_rm && z->encoding != ZYDIS_OPERAND_ENCODING_MODRM_REG)
+			continue;
+		o->cls = reg_class(z->reg.value);
+		o->slot = is_rm ? OFF_R2 : OFF_R1;
+		o->num = is_rm && o->cls != CLASS_GPR ? 2 : 1;
+		o->write = z->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+		if (o->cls == CLASS_MMX)
+			i->arg |= THUNK_USES_MMX;
+		if (o->write)
+			i->arg |= dest[o->cls] | (is_rm ? THUNK_DEST_RM : 0);
+		*(is_rm ? &i->r2 : &i->r1) = operand_slot(z->reg.value);
+	}
+}
+
+static void put_store_flags(struct emit *e)
+{
+	PUT(e, 0x9f, 0x0f, 0x90, 0xc0); /* lahf; seto %al: the form of cpu.fl */
+}
+
+cpu_thunk_fn cpu_thunk_simd(const struct cpu_dec *d, struct cpu_insn *i, unsigned how)
+{
+	struct operand reg = { 0 }, rm = { 0 };
+	struct emit e = { .len = 0 };
+	bool mem = d->zi.raw.modrm.mod != 3;
+
+	find_operands(d, i, &reg, &rm);
+	if (how & THUNK_XMM0_IN) {
+		PUT(&e, 0x0f, 0x10, 0x87);
+		put32(&e, OFF_XMM);
+	}
+	put_load(&e, &reg);
+	put_load(&e, &rm);
+	if (how & THUNK_AX_DX_IN) {
+		PUT(&e, 0x49, 0x89, 0xd0);       /* mov %rdx,%r8 */
+		PUT(&e, 0x48, 0x8b, 0x07);       /* mov RAX(%rdi),%rax */
+		PUT(&e, 0x48, 0x8b, 0x57, 0x10); /* mov RDX(%rdi),%rdx */
+	}
+	put_insn(&e, d, reg.cls ? (int)reg.num : -1, rm.cls ? (int)rm.num : -1,
+		 mem && (how & THUNK_AX_DX_IN));
+	if (how & THUNK_FLAGS_OUT) {
+		i->arg |= THUNK_DEST_FL;
+		put_store_flags(&e);
+		PUT(&e, 0x66, 0x89, 0x87); /* mov %ax,fl(%rdi) */
+		put32(&e, OFF_FL);
+	}
+	if (how & THUNK_CX_OUT)
+		PUT(&e, 0x48, 0x89, 0x4f, 0x08);
+	if (how & THUNK_XMM0_OUT) {
+		PUT(&e, 0x0f, 0x11, 0x87);
+		put32(&e, OFF_XMM);
+	}
+	put_store(&e, &reg);
+	put_store(&e, &rm);
+	if (i->arg & THUNK_USES_MMX)
+		PUT(&e, 0x0f, 0x77); /* emms: the host's x87 registers are free again */
+	if (how & THUNK_TAIL)
+		PUT(&e, 0x48, 0x83, 0xc6, sizeof(struct cpu_insn), 0xff, 0x26); /* add $,%rsi; jmp *(%rsi) */
+	else
+		PUT(&e, 0xc3);
+	return (cpu_thunk_fn)intern(d->c->thunks, e.code, e.len);
+}
+
+cpu_thunk_x87_fn cpu_thunk_x87(const struct cpu_dec *d, unsigned how)
+{
+	struct emit e = { .len = 0 };
+
+	PUT(&e, 0x48, 0x0f, 0xae, 0x0e); /* fxrstor64 (%rsi) */
+	if (how) {
+		/* movzwl (%rdi),%eax; add $0x7f,%al (OF); sahf (the others) */
+		PUT(&e, 0x0f, 0xb7, 0x07, 0x04, 0x7f, 0x9e);
+	}
+	put_insn(&e, d, -1, -1, false);
+	if (how & THUNK_X87_FLAGS_OUT) {
+		put_store_flags(&e);
+		PUT(&e, 0x66, 0x89, 0x07); /* mov %ax,(%rdi) */
+	}
+	PUT(&e, 0x48, 0x0f, 0xae, 0x06); /* fxsave64 (%rsi) */
+	PUT(&e, 0xdb, 0xe3, 0xc3);       /* fninit; ret */
+	return (cpu_thunk_x87_fn)intern(d->c->thunks, e.code, e.len);
+}

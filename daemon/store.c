@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What umbrad keeps on disk. */
+#include "daemon/store.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <json-c/json.h>
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "base/log.h"
+
+#define FILE_MAX    MIB(4)
+#define VM_LOG_MAX  MIB(1)
+#define VM_LOG_KEEP KIB(512)
+
+void store_name(char out[128], const char *name, const char *suffix)
+{
+	snprintf(out, 128, "%s%s", name, suffix);
+}
+
+static int open_folder(const char *path, const char *sub, unsigned mode, int *fd,
+		       struct api_error *err)
+{
+	_cleanup_free_ char *full = NULL;
+	int ret;
+
+	if (asprintf(&full, "%s%s%s", path, *sub ? "/" : "", sub) < 0) {
+		full = NULL;
+		return api_error_set(err, API_KIND_INTERNAL, "out of memory");
+	}
+	ret = api_make_folder(full, mode, err);
+	if (ret)
+		return ret;
+	*fd = open(full, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (*fd < 0)
+		return api_error_set(err, API_KIND_IO, "cannot open %.200s: %s", full, strerror(errno));
+	return 0;
+}
+
+int store_open(struct umbrad *d, struct api_error *err)
+{
+	int ret = open_folder(d->paths.runtime, "", d->paths.system ? 0755 : 0700, &d->run_fd, err);
+
+	if (!ret)
+		ret = open_folder(d->paths.runtime, "vm", 0700, &d->vm_fd, err);
+	if (!ret)
+		ret = open_folder(d->paths.state, "machines", 0700, &d->store_fd, err);
+	if (!ret)
+		ret = open_folder(d->paths.state, "logs", 0700, &d->logs_fd, err);
+	return ret;
+}
+
+void store_close(struct umbrad *d)
+{
+	cleanup_close(&d->run_fd);
+	cleanup_close(&d->vm_fd);
+	cleanup_close(&d->store_fd);
+	cleanup_close(&d->logs_fd);
+}
+
+/* Takes @obj. */
+static int save_json(int dirfd, const char *name, const char *suffix, struct json_object *obj)
+{
+	char file[128];
+	const char *text;
+	size_t len;
+	int ret = -ENOMEM;
+
+	store_name(file, name, suffix);
+	text = obj ? json_object_to_json_string_length(obj, JSON_C_TO_STRING_PRETTY, &len) : NULL;
+	if (text)
+		ret = fd_write_file_atomic(dirfd, file, text, len, 0600);
+	json_object_put(obj);
+	return ret;
+}
+
+static struct json_object *load_json(int dirfd, const char *name, const char *suffix)
+{
+	_cleanup_(buf_finish) struct buf b = {0};
+	struct json_object *obj;
+	char file[128];
+
+	store_name(file, name, suffix);
+	if (fd_read_file(dirfd, file, FILE_MAX, &b) || !b.data)
+		return NULL;
+	obj = json_tokener_parse(b.data);
+	if (json_object_is_type(obj, json_type_object))
+		return obj;
+	json_object_put(obj);
+	return NULL;
+}
+
+int store_save_definition(const struct machine *m)
+{
+	struct json_object *obj = json_object_new_object();
+
+	json_object_object_add(obj, "definition", machine_def_to_json(&m->def));
+	json_object_object_add(obj, "transient", json_object_new_boolean(m->transient));
+	return save_json(m->d->store_fd, m->def.name, ".json", obj);
+}
+
+int store_save_exit(const struct machine *m)
+{
+	return save_json(m->d->store_fd, m->def.name, ".exit", vm_report_to_json(&m->exit));
+}
+
+int store_save_run(const struct machine *m)
+{
+	struct json_object *obj = json_object_new_object();
+
+	json_object_object_add(obj, "pid", json_object_new_int(m->pid));
+	json_object_object_add(obj, "started", json_object_new_double(m->started));
+	return save_json(m->d->vm_fd, m->def.name, ".json", obj);
+}
+
+void store_load_run(struct machine *m)
+{
+	struct json_object *obj = load_json(m->d->vm_fd, m->def.name, ".json"), *v;
+
+	if (obj && json_object_object_get_ex(obj, "started", &v))
+		m->started = json_object_get_double(v);
+	json_object_put(obj);
+}
+
+int store_read_report(const struct machine *m, struct vm_report *report)
+{
+	struct json_object *obj = load_json(m->d->vm_fd, m->def.name, ".report");
+	int ret = obj ? vm_report_from_json(report, obj) : -ENOENT;
+
+	json_object_put(obj);
+	if (!ret && report->state != VM_ENDED) {
+		vm_report_finish(report);
+		ret = -EINVAL;
+	}
+	return ret;
+}
+
+static void remove_all(int dirfd, const char *name, const char *const *suffixes)
+{
+	char file[128];
+
+	for (; *suffixes; suffixes++) {
+		store_name(file, name, *suffixes);
+		unlinkat(dirfd, file, 0);
+	}
+}
+
+void store_remove_run(const struct machine *m)
+{
+	static const char *const suffixes[] = {".sock", ".json", ".report", NULL};
+
+	remove_all(m->d->vm_fd, m->def.name, suffixes);
+}
+
+void store_remove(const struct machine *m)
+{
+	static const char *const kept[] = {".json", ".exit", NULL};
+	static const char *const logs[] = {".console.log", ".vm.log", NULL};
+
+	remove_all(m->d->store_fd, m->def.name, kept);
+	remove_all(m->d->logs_fd, m->def.name, logs);
+}
+
+int store_open_log(const struct machine *m, bool vm, int flags)
+{
+	char file[128];
+	int fd;
+
+	store_name(file, m->def.name, vm ? ".vm.log" : ".console.log");
+	fd = openat(m->d->logs_fd, file, flags | O_CLOEXEC | O_NOFOLLOW, 0600);
+	return fd < 0 ? -errno : fd;
+}
+
+/*
+ * umbra-vm appends to its log by itself and cannot cut it. A line written between our read and our
+ * truncation is lost: a price for a bound.
+ */
+static void trim_log(const struct machine *m)
+{
+	_cleanup_close_ int fd = store_open_log(m, true, O_RDWR | O_APPEND);
+	_cleanup_free_ char *tail = NULL;
+	struct stat st;
+	ssize_t n;
+
+	if (fd < 0 || fstat(fd, &st) < 0 || (uint64_t)st.st_size <= VM_LOG_MAX)
+		return;
+	tail = malloc(VM_LOG_KEEP);
+	n = tail ? pread(fd, tail, VM_LOG_KEEP, st.st_size - (off_t)VM_LOG_KEEP) : -1;
+	if (ftruncate(fd, 0) == 0 && n > 0)
+		fd_write_full(fd, tail, (size_t)n);
+}
+
+void store_trim_logs(struct umbrad *d)
+{
+	struct machine *m;
+
+	list_for_each_entry(m, &d->machines, link)
+		if (m->pid)
+			trim_log(m);
+}
+
+static void load_exit(struct machine *m)
+{
+	struct json_object *obj = load_json(m->d->store_fd, m->def.name, ".exit");
+
+	if (obj && vm_report_from_json(&m->exit, obj) == 0)
+		m->has_exit = true;
+	json_object_put(obj);
+}
+
+static void load_one(struct umbrad *d, const char *name)
+{
+	struct json_object *obj = load_json(d->store_fd, name, ".json"), *def = NULL, *v = NULL;
+	bool transient = false;
+	struct machine_def parsed;
+	struct api_error err = {0};
+	struct machine *m;
+
+	if (obj) {
+		json_object_object_get_ex(obj, "definition", &def);
+		if (json_object_object_get_ex(obj, "transient", &v))
+			transient = json_object_get_boolean(v);
+	}
+	if (!def) {
+		log_warn("the definition of \"%s\" cannot be read: left alone", name);
+	} else if (machine_def_parse(&parsed, def, name, "definition", &err) ||
+		   machine_create(&m, d, &parsed, transient, &err)) {
+		log_warn("the definition of \"%s\" is not accepted: %s", name, err.text);
+	} else {
+		load_exit(m);
+		machine_adopt(m);
+	}
+	json_object_put(obj);
+}
+
+/* A process whose definition is gone: a delete was cut short. It is finished. */
+static void end_stray(struct umbrad *d, const char *name)
+{
+	static const char *const suffixes[] = {".sock", ".json", ".report", NULL};
+	struct ucred cred = {0};
+	socklen_t len = sizeof(cred);
+	char file[128];
+	int fd;
+
+	store_name(file, name, ".sock");
+	fd = api_unix_connect(d->vm_fd, file);
+	if (fd >= 0 && !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) && cred.pid > 1 &&
+	    cred.pid != getpid()) {
+		log_warn("umbra-vm %d of the deleted machine \"%s\" is ended", cred.pid, name);
+		kill(cred.pid, SIGKILL);
+	}
+	cleanup_close(&fd);
+	remove_all(d->vm_fd, name, suffixes);
+}
+
+/* Call @fn with each NAME of a file NAME@suffix. */
+static int for_each_name(struct umbrad *d, int dirfd, const char *suffix,
+			 void (*fn)(struct umbrad *d, const char *name))
+{
+	int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+	struct dirent *e;
+
+	if (!dir) {
+		cleanup_close(&fd);
+		return -errno;
+	}
+	while ((e = readdir(dir))) {
+		size_t len = strlen(e->d_name), slen = strlen(suffix);
+		char name[128];
+
+		if (len <= slen || len >= sizeof(name) || strcmp(e->d_name + len - slen, suffix))
+			continue;
+		memcpy(name, e->d_name, len - slen);
+		name[len - slen] = 0;
+		if (api_name_valid(name))
+			fn(d, name);
+	}
+	closedir(dir);
+	return 0;
+}
+
+static void check_stray(struct umbrad *d, const char *name)
+{
+	char file[128];
+
+	store_name(file, name, ".json");
+	/* A definition that could not be read still owns its process. */
+	if (!machine_find(d, name) && faccessat(d->store_fd, file, F_OK, 0) < 0)
+		end_stray(d, name);
+}
+
+int store_load(struct umbrad *d)
+{
+	int ret = for_each_name(d, d->store_fd, ".json", load_one);
+
+	if (!ret)
+		ret = for_each_name(d, d->vm_fd, ".sock", check_stray);
+	return ret;
+}

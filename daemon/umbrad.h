@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* umbrad's state: one event loop, many machines. */
+#ifndef UMBRA_DAEMON_UMBRAD_H
+#define UMBRA_DAEMON_UMBRAD_H
+
+#include "api/api.h"
+#include "api/events.h"
+#include "api/paths.h"
+#include "base/list.h"
+
+struct event;
+struct event_base;
+
+#define UMBRAD_MACHINES_MAX 10000
+
+struct umbrad {
+	struct event_base *base;
+	struct api_paths paths;
+	int run_fd;   /* RUNTIME */
+	int vm_fd;    /* RUNTIME/vm: sockets, reports and run records of running machines */
+	int store_fd; /* STATE/machines: definitions and last ends */
+	int logs_fd;  /* STATE/logs */
+	int lock_fd;
+	char *vm_program;
+	struct api_server *server;
+	struct api_events *events;
+	struct list machines;
+	size_t n_machines, n_running;
+	uint64_t last_name; /* of the names that we make up */
+	int idle_exit_s;    /* 0: never */
+	int idle_s;
+	bool quitting; /* connections that close now end no machine */
+	struct event *tick;
+};
+
+extern const struct api_ops umbrad_ops;
+
+/* A connection has come or gone: bound machines end with theirs. */
+void umbrad_session_changed(void *data, struct api_session *session, int change);
+
+#endif

@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The vCPU loop: requests, interrupts, into guest mode and out, and the flushes that others ask for. */
+#include "engine/soft/soft_internal.h"
+
+#include <sched.h>
+#include <string.h>
+
+/* ---- requests --------------------------------------------------------------------------------- */
+
+void soft_request(struct engine_vcpu *v, uint32_t request)
+{
+	__atomic_fetch_or(&v->requests, request, __ATOMIC_SEQ_CST);
+	cpu_kick(v->cpu);
+}
+
+static bool take_request(struct engine_vcpu *v, uint32_t request)
+{
+	if (!(__atomic_load_n(&v->requests, __ATOMIC_RELAXED) & request))
+		return false;
+	return __atomic_fetch_and(&v->requests, ~request, __ATOMIC_SEQ_CST) & request;
+}
+
+static void flush_frames(struct engine_vcpu *v)
+{
+	unsigned n;
+
+	pthread_mutex_lock(&v->flush_lock);
+	n = v->flush_count;
+	for (unsigned k = 0; k < n; k++)
+		cpu_tlb_flush_hpa(v->cpu, v->flush[k].hpa, v->flush[k].len);
+	v->flush_count = 0;
+	pthread_mutex_unlock(&v->flush_lock);
+}
+
+static void do_requests(struct engine_vcpu *v)
+{
+	if (take_request(v, SOFT_REQ_INIT)) {
+		cpu_reset(v->cpu, true);
+		if (v->id != 0)
+			cpu_state(v->cpu)->activity = CPU_WAIT_FOR_SIPI;
+		take_request(v, SOFT_REQ_SIPI);
+		soft_set_controls(v);
+		cpu_state_changed(v->cpu);
+		soft_sync_mmu(v);
+		v->vm->config.host->init(v->vm->config.host_priv, v->id);
+	}
+	if (take_request(v, SOFT_REQ_SIPI) && cpu_state(v->cpu)->activity == CPU_WAIT_FOR_SIPI) {
+		struct cpu_state *s = cpu_state(v->cpu);
+
+		s->seg[X86_CS].sel = (uint16_t)(v->sipi_vector << 8);
+		s->seg[X86_CS].base = (uint64_t)v->sipi_vector << 12;
+		s->rip = 0;
+		s->activity = CPU_ACTIVE;
+		cpu_state_changed(v->cpu);
+	}
+	if (take_request(v, SOFT_REQ_NMI))
+		v->nmi_pending = true;
+	if (take_request(v, SOFT_REQ_FLUSH_ALL)) {
+		take_request(v, SOFT_REQ_FLUSH_FRAMES);
+		pthread_mutex_lock(&v->flush_lock);
+		v->flush_count = 0;
+		pthread_mutex_unlock(&v->flush_lock);
+		cpu_tlb_flush_all(v->cpu);
+	}
+	if (take_request(v, SOFT_REQ_FLUSH_FRAMES))
+		flush_frames(v);
+}
+
+/* ---- the MMU's way out ------------------------------------------------------------------------ */
+
+static void post_flush(struct engine_vcpu *v, const struct mmu_flush *flush)
+{
+	uint32_t request = SOFT_REQ_FLUSH_ALL;
+
+	if (flush->kind == MMU_FLUSH_FRAMES) {
+		pthread_mutex_lock(&v->flush_lock);
+		if (v->flush_count < SOFT_FLUSH_QUEUE) {
+			v->flush[v->flush_count].hpa = flush->pfn << PAGE_SHIFT;
+			v->flush[v->flush_count++].len = flush->count << PAGE_SHIFT;
+			request = SOFT_REQ_FLUSH_FRAMES;
+		}
+		pthread_mutex_unlock(&v->flush_lock);
+	}
+	__atomic_fetch_or(&v->requests, request, __ATOMIC_SEQ_CST);
+}
+
+static void mmu_op_flush_tlb(void *priv, const struct mmu_flush *flush)
+{
+	struct engine_vm *vm = priv;
+
+	for (unsigned k = 0; k < vm->count; k++) {
+		struct engine_vcpu *v = &vm->vcpus[k];
+
+		if (flush->vcpus & MMU_VCPU_BIT(v->id))
+			post_flush(v, flush);
+	}
+	for (unsigned k = 0; k < vm->count; k++) {
+		struct engine_vcpu *v = &vm->vcpus[k];
+		uint32_t seq;
+
+		if (!(flush->vcpus & MMU_VCPU_BIT(v->id)))
+			continue;
+		seq = __atomic_load_n(&v->entries_seq, __ATOMIC_SEQ_CST);
+		if (!__atomic_load_n(&v->in_guest, __ATOMIC_SEQ_CST))
+			continue;
+		cpu_kick(v->cpu);
+		while (__atomic_load_n(&v->in_guest, __ATOMIC_SEQ_CST) &&
+		       __atomic_load_n(&v->entries_seq, __ATOMIC_SEQ_CST) == seq)
+			sched_yield();
+	}
+}
+
+static void mmu_op_kick(void *priv, uint64_t vcpus)
+{
+	struct engine_vm *vm = priv;
+
+	for (unsigned k = 0; k < vm->count; k++)
+		if (vcpus & MMU_VCPU_BIT(vm->vcpus[k].id))
+			cpu_kick(vm->vcpus[k].cpu);
+}
+
+static void mmu_op_notify_write(void *priv, hva_t hva, uint64_t len)
+{
+	struct engine_vm *vm = priv;
+
+	cpu_domain_notify_write(vm->domain, hva, len);
+}
+
+const struct mmu_ops soft_mmu_ops = {
+	.flush_tlb = mmu_op_flush_tlb,
+	.kick = mmu_op_kick,
+	.notify_write = mmu_op_notify_write,
+};
+
+/* ---- interrupts ------------------------------------------------------------------------------- */
+
+/* Put what is to be delivered next into the state, or ask to be told when it can be. */
+static void inject(struct engine_vcpu *v)
+{
+	const struct engine_config *config = &v->vm->config;
+	struct cpu_state *s = cpu_state(v->cpu);
+	struct cpu_controls *ctl = cpu_controls(v->cpu);
+	uint64_t windows = 0;
+	int vector;
+
+	if (s->event.valid)
+		goto out;
+	if (v->nmi_pending) {
+		if (cpu_can_nmi(v->cpu)) {
+			v->nmi_pending = false;
+			s->activity = CPU_ACTIVE;
+			s->event = (struct cpu_event){
+				.valid = true, .type = CPU_EVENT_NMI, .vector = X86_VEC_NMI};
+			goto out;
+		}
+		windows |= CPU_CTL_NMI_WINDOW;
+	}
+	if (config->host->irq_pending(config->host_priv, v->id) < 0)
+		goto out;
+	if (!cpu_can_interrupt(v->cpu)) {
+		windows |= CPU_CTL_IRQ_WINDOW;
+		goto out;
+	}
+	vector = config->host->irq_ack(config->host_priv, v->id);
+	if (vector >= 0) {
+		v->stats.irqs++;
+		s->activity = CPU_ACTIVE;
+		s->event = (struct cpu_event){
+			.valid = true, .type = CPU_EVENT_EXT_INTR, .vector = (uint8_t)vector};
+	}
+out:
+	if (windows != (ctl->exits & (CPU_CTL_IRQ_WINDOW | CPU_CTL_NMI_WINDOW)))
+		ctl->exits = (ctl->exits & ~(CPU_CTL_IRQ_WINDOW | CPU_CTL_NMI_WINDOW)) | windows;
+	cpu_state_changed(v->cpu);
+}
+
+/* ---- guest mode ------------------------------------------------------------------------------- */
+
+static int load_root(struct engine_vcpu *v)
+{
+	struct cpu_controls *ctl = cpu_controls(v->cpu);
+	struct mmu_root root;
+	int ret = mmu_load(v->mmu, &root);
+
+	if (ret)
+		return ret;
+	if (v->root_valid && root.tag == v->root.tag && root.hpa == v->root.hpa)
+		return 0;
+	v->root = root;
+	v->root_valid = true;
+	ctl->paging = root.format == MMU_FORMAT_X86 ? CPU_PAGING_SHADOW : CPU_PAGING_TDP;
+	ctl->tdp_format = root.format == MMU_FORMAT_NPT ? CPU_TDP_NPT : CPU_TDP_EPT;
+	ctl->tdp_levels = root.level;
+	ctl->root = root.hpa;
+	if (mmu_get_policy(v->vm->mmu) != v->vm->policy)
+		v->vm->policy = mmu_get_policy(v->vm->mmu);
+	soft_set_controls(v);
+	cpu_state_changed(v->cpu);
+	return 0;
+}
+
+/* One stay in guest mode. False: something has to be done first. */
+static bool enter(struct engine_vcpu *v)
+{
+	bool ran = false;
+
+	__atomic_store_n(&v->in_guest, 1, __ATOMIC_SEQ_CST);
+	if (!__atomic_load_n(&v->requests, __ATOMIC_SEQ_CST) && !mmu_needs_load(v->mmu)) {
+		v->stats.entries++;
+		cpu_run(v->cpu);
+		ran = true;
+	}
+	__atomic_fetch_add(&v->entries_seq, 1, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&v->in_guest, 0, __ATOMIC_SEQ_CST);
+	return ran;
+}
+
+static bool must_sleep(struct engine_vcpu *v)
+{
+	const struct engine_config *config = &v->vm->config;
+	const struct cpu_state *s = cpu_state(v->cpu);
+
+	if (s->activity == CPU_WAIT_FOR_SIPI)
+		return true;
+	if (s->activity != CPU_HALTED || s->event.valid || v->nmi_pending)
+		return false;
+	return !(s->rflags & X86_FLAG_IF) ||
+	       config->host->irq_pending(config->host_priv, v->id) < 0;
+}
+
+static enum engine_exit leave_with(struct engine_vcpu *v, enum soft_next next)
+{
+	switch (next) {
+	case SOFT_HALT:
+		v->stats.halts++;
+		return ENGINE_EXIT_HALT;
+	case SOFT_SHUTDOWN: return ENGINE_EXIT_SHUTDOWN;
+	case SOFT_DEBUG: return ENGINE_EXIT_DEBUG;
+	default: return ENGINE_EXIT_ERROR;
+	}
+}
+
+enum engine_exit soft_vcpu_run(struct engine_vcpu *v, uint64_t budget)
+{
+	uint64_t limit = cpu_icount(v->cpu);
+
+	if (__builtin_add_overflow(limit, budget, &limit))
+		limit = ~0ull;
+	cpu_set_icount_limit(v->cpu, limit);
+	for (;;) {
+		enum soft_next next;
+		int ret;
+
+		do_requests(v);
+		if (take_request(v, SOFT_REQ_KICK))
+			return ENGINE_EXIT_KICK;
+		if (must_sleep(v)) {
+			v->stats.halts++;
+			return ENGINE_EXIT_HALT;
+		}
+		if (cpu_icount(v->cpu) >= limit)
+			return ENGINE_EXIT_BUDGET;
+		inject(v);
+		if (mmu_needs_load(v->mmu) || !v->root_valid) {
+			ret = load_root(v);
+			if (ret) {
+				soft_fail(v, "no page table could be built: %s", strerror(-ret));
+				return ENGINE_EXIT_ERROR;
+			}
+		}
+		if (!enter(v))
+			continue;
+		next = soft_handle_exit(v, cpu_exit(v->cpu));
+		if (next != SOFT_RESUME)
+			return leave_with(v, next);
+	}
+}

@@ -1,0 +1,532 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* A day in the life of a page fault: walk the guest's tables, build ours, install the entry. */
+#include <errno.h>
+
+#include "mmu/mmu_internal.h"
+
+/* ---- installing entries ---- */
+
+static uint64_t spte_compose(const struct mmu_vm *vm, const struct shadow_page *sp,
+			     const struct spte_want *want, uint64_t old, bool writable)
+{
+	enum mmu_format format = sp->role.format;
+	unsigned level = sp->role.level, access = want->access;
+	bool logged = slot_is_logged(want->slot);
+	pfn_t pfn = slot_hva(want->slot, want->gfn) >> PAGE_SHIFT;
+	uint64_t spte;
+
+	if (!writable)
+		access &= ~(unsigned)MMU_MAP_WRITE;
+	spte = spte_make_leaf(format, level, pfn, access) | want->extra;
+	if (!writable)
+		return spte;
+	spte |= SPTE_MMU_WRITABLE;
+	if (!logged || want->flags & SPTE_FOR_WRITE)
+		return spte;
+	if (vm->notice == DIRTY_NOTICE_PML && format == MMU_FORMAT_EPT)
+		return spte & ~(old & SPTE_W && old & EPT_D ? 0 : EPT_D);
+	/* Logged, and not written as far as we know: the first write shall fault. */
+	return old & SPTE_W ? spte : spte & ~SPTE_W;
+}
+
+/* Through it the page can be written with nobody noticing. */
+static bool is_unseen_writable(uint64_t spte, enum mmu_format format)
+{
+	return spte & SPTE_W && (format != MMU_FORMAT_EPT || spte & EPT_D);
+}
+
+bool spte_set(struct mmu_vm *vm, struct shadow_page *sp, unsigned i, const struct spte_want *want)
+{
+	uint64_t *spte = &sp_table(vm, sp)[i];
+	bool prefetch = want->flags & SPTE_PREFETCH, write = want->flags & SPTE_FOR_WRITE;
+	bool may_write = want->access & MMU_MAP_WRITE && !(want->slot->flags & SLOT_READONLY);
+	bool writable = may_write && sync_allow_write(vm, want->slot, want->gfn, !prefetch);
+	pfn_t pfn = slot_hva(want->slot, want->gfn) >> PAGE_SHIFT;
+	uint64_t old = spte_read(spte), new;
+
+	if (old && (spte_is_mmio(old) || !spte_is_leaf(old, sp->role.level) ||
+		    spte_pfn(old) != pfn || sp_gfn(vm, sp, i) != want->gfn)) {
+		spte_zap(vm, sp, i);
+		old = 0;
+	}
+	new = spte_compose(vm, sp, want, old, writable);
+	if (is_unseen_writable(new, sp->role.format) && !is_unseen_writable(old, sp->role.format))
+		dirty_mark_vcpu(vm, want->slot, want->gfn);
+	if (new == old)
+		return writable || !write;
+	spte_write(spte, new);
+	if (!old) {
+		sp->present++;
+		spte_account_leaf(vm, sp, i, want->slot, want->gfn);
+	} else if (spte_is_reduced(old, new, sp->role.format)) {
+		batch_frames(vm, sp->users, pfn, level_pages(sp->role.level));
+	}
+	return writable || !write;
+}
+
+void spte_set_mmio(struct mmu_vm *vm, struct shadow_page *sp, unsigned i, gfn_t gfn,
+		   unsigned access)
+{
+	uint64_t *spte = &sp_table(vm, sp)[i];
+
+	if (gfn >= BIT(MMU_HOST_WIDTH - PAGE_SHIFT) || vm->disable & MMU_NO_MMIO_CACHE)
+		return;
+	spte_zap(vm, sp, i);
+	spte_write(spte, spte_make_mmio(sp->role.format, gfn, access, vm->generation));
+	sp->present++;
+}
+
+/* ---- our tables ---- */
+
+struct shadow_page *shadow_lookup(struct mmu_vm *vm, const struct mmu_context *c, uint64_t addr,
+				  unsigned *ret_index)
+{
+	struct shadow_page *sp = root_start(c, addr);
+
+	while (sp) {
+		unsigned i = level_index(addr, sp->role.level);
+		uint64_t spte = spte_read(&sp_table(vm, sp)[i]);
+
+		*ret_index = i;
+		if (!spte_is_present(spte, sp->role.format) || spte_is_leaf(spte, sp->role.level))
+			return sp;
+		sp = sp_of_hpa(vm, spte & SPTE_FRAME);
+	}
+	return NULL;
+}
+
+/* The page that entry @i leads to; NULL when it leads nowhere. A leaf is split: removed. */
+static struct shadow_page *child_of(struct mmu_vm *vm, struct shadow_page *sp, unsigned i)
+{
+	uint64_t spte = spte_read(&sp_table(vm, sp)[i]);
+
+	if (!spte)
+		return NULL;
+	if (!spte_is_present(spte, sp->role.format)) {
+		spte_zap(vm, sp, i);
+		return NULL;
+	}
+	if (spte_is_leaf(spte, sp->role.level)) {
+		STAT(vm, lpages_split);
+		spte_zap(vm, sp, i);
+		return NULL;
+	}
+	return sp_of_hpa(vm, spte & SPTE_FRAME);
+}
+
+/* Step down to a page without a guest table of its own. */
+static struct shadow_page *step_direct(struct mmu_vm *vm, struct shadow_page *sp, uint64_t addr,
+				       const struct spte_want *want)
+{
+	gfn_t gfn = ALIGN_DOWN(want->gfn, level_pages(sp->role.level));
+	unsigned i = level_index(addr, sp->role.level);
+	struct shadow_page *child = child_of(vm, sp, i);
+	union page_role role = sp->role;
+
+	role.level = sp->role.level - 1;
+	role.direct = 1;
+	role.access = want->access & MMU_MAP_ALL;
+	role.quadrant = 0;
+	role.pkey = want->extra >> 59 & 15;
+	role.global = want->extra & SPTE_G ? 1 : 0;
+	if (child) {
+		/* Made for other rights, before the guest's entry was seen dirty: not the one. */
+		if (child->gfn == gfn && child->role.word == role.word)
+			return child;
+		spte_zap(vm, sp, i);
+	}
+	child = sp_get(vm, gfn, role);
+	sp_link(vm, sp, i, child);
+	return child;
+}
+
+/* ---- faults that need no walk ---- */
+
+static int lookup_mmio(struct mmu_vcpu *vcpu, struct mmu_fault *f)
+{
+	struct mmu_context *c = vcpu->mmu;
+	struct mmu_vm *vm = vcpu->vm;
+	struct shadow_page *sp;
+	uint32_t ignored;
+	uint64_t spte;
+	unsigned i;
+
+	sp = shadow_lookup(vm, c, f->addr, &i);
+	if (!sp)
+		return -1;
+	spte = spte_read(&sp_table(vm, sp)[i]);
+	if (!spte_is_mmio(spte))
+		return -1;
+	if (spte_mmio_gen(spte) != vm->generation % MMIO_GEN_MODULO) {
+		spte_zap(vm, sp, i);
+		return -1;
+	}
+	/* The rights are those that the guest's tables gave; with keys ask the tables themselves. */
+	if (c->root_role.format == MMU_FORMAT_X86 && c->cpu_role.mode != MODE_NONE &&
+	    (c->cpu_role.pke || (f->access & MMU_ACC_WRITE && !(spte & SPTE_W)) ||
+	     access_denied(c, f->access, spte_x86_access(spte), 0, &ignored)))
+		return -1;
+	if (c->root_role.format != MMU_FORMAT_X86 && f->flags & MMU_PF_TABLE)
+		return -1;
+	f->gpa = spte_mmio_gfn(spte) << PAGE_SHIFT | (f->addr & ~PAGE_MASK);
+	STAT(vcpu, pf_mmio_cached);
+	return MMU_MMIO;
+}
+
+/* A write to a page that only the dirty log keeps from being writable. */
+static bool fast_fix(struct mmu_vcpu *vcpu, const struct mmu_fault *f)
+{
+	const struct mmu_context *c = vcpu->mmu;
+	struct mmu_vm *vm = vcpu->vm;
+	struct shadow_page *sp;
+	struct memslot *slot;
+	uint64_t *spte, old;
+	uint32_t ignored;
+	unsigned i;
+	gfn_t gfn;
+
+	if (!(f->flags & MMU_PF_PRESENT) || !(f->access & MMU_ACC_WRITE))
+		return false;
+	sp = shadow_lookup(vm, c, f->addr, &i);
+	if (!sp)
+		return false;
+	spte = &sp_table(vm, sp)[i];
+	old = spte_read(spte);
+	if ((old & (SPTE_MMU_WRITABLE | SPTE_W)) != SPTE_MMU_WRITABLE ||
+	    !spte_is_present(old, sp->role.format))
+		return false;
+	if (sp->role.format == MMU_FORMAT_X86 &&
+	    (c->cpu_role.pke ||
+	     access_denied(c, f->access, spte_x86_access(old) | MMU_MAP_WRITE, 0, &ignored)))
+		return false;
+	gfn = sp_gfn(vm, sp, i);
+	slot = slot_of(vm, gfn);
+	/* A large page that is logged is split instead. */
+	if (sp->role.level > 1 && slot_max_level(vm, slot, gfn) < sp->role.level)
+		return false;
+	if (!sync_allow_write(vm, slot, gfn, false))
+		return false;
+	spte_write(spte, old | SPTE_W);
+	dirty_mark_vcpu(vm, slot, gfn);
+	STAT(vcpu, pf_fast);
+	return true;
+}
+
+/* ---- neighbours ---- */
+
+#define PREFETCH 8u
+
+static void prefetch_direct(struct mmu_vcpu *vcpu, struct shadow_page *sp, unsigned i)
+{
+	struct mmu_vm *vm = vcpu->vm;
+	struct spte_want want = {
+		.access = sp->role.access,
+		.extra = (uint64_t)sp->role.pkey << 59 | (sp->role.global ? SPTE_G : 0),
+		.flags = SPTE_PREFETCH,
+	};
+	struct memslot *slot = slot_of(vm, sp_gfn(vm, sp, i));
+
+	for (unsigned n = i & ~(PREFETCH - 1); n < (i & ~(PREFETCH - 1)) + PREFETCH; n++) {
+		if (sp_table(vm, sp)[n])
+			continue;
+		want.gfn = sp_gfn(vm, sp, n);
+		if (want.gfn - slot->base >= slot->npages || slot_is_missing(slot, want.gfn))
+			continue;
+		want.slot = slot;
+		spte_set(vm, sp, n, &want);
+		STAT(vcpu, pf_prefetched);
+	}
+}
+
+static void prefetch(struct mmu_vcpu *vcpu, struct shadow_page *sp, unsigned i)
+{
+	struct mmu_vm *vm = vcpu->vm;
+
+	if (sp->role.level > 1 || vm->disable & MMU_NO_PREFETCH)
+		return;
+	if (sp->role.direct) {
+		prefetch_direct(vcpu, sp, i);
+		return;
+	}
+	for (unsigned n = i & ~(PREFETCH - 1); n < (i & ~(PREFETCH - 1)) + PREFETCH; n++) {
+		if (!sp_table(vm, sp)[n] && sync_prefetch(vm, sp, n))
+			STAT(vcpu, pf_prefetched);
+	}
+}
+
+/* The last step of both policies: the page is memory or it is not. */
+static int map_page(struct mmu_vcpu *vcpu, struct mmu_fault *f, struct shadow_page *sp,
+		    struct spte_want *want)
+{
+	unsigned i = level_index(f->addr, sp->role.level);
+	struct mmu_vm *vm = vcpu->vm;
+	uint64_t before = spte_read(&sp_table(vm, sp)[i]);
+	bool write = f->access & MMU_ACC_WRITE, ok;
+
+	want->flags = write ? SPTE_FOR_WRITE : 0;
+	want->gfn = ALIGN_DOWN(want->gfn, level_pages(sp->role.level));
+	ok = spte_set(vm, sp, i, want);
+	f->fixed = spte_read(&sp_table(vm, sp)[i]) != before;
+	if (f->fixed)
+		STAT(vcpu, pf_fixed);
+	else
+		STAT(vcpu, pf_spurious);
+	if (!ok) {
+		f->write_tracked = true;
+		return MMU_EMULATE;
+	}
+	prefetch(vcpu, sp, i);
+	return MMU_RETRY;
+}
+
+static int map_mmio(struct mmu_vcpu *vcpu, struct mmu_fault *f, struct shadow_page *sp,
+		    unsigned access)
+{
+	if (sp->role.level == 1) {
+		spte_set_mmio(vcpu->vm, sp, level_index(f->addr, 1), f->gpa >> PAGE_SHIFT, access);
+		STAT(vcpu, pf_mmio_spte_created);
+	}
+	return MMU_MMIO;
+}
+
+/* ---- the shadow MMU ---- */
+
+/*
+ * Drop the shadows of a table that a user writes to. An instruction that writes to a table which its
+ * own second page needs would make us do so for ever: after some times in a row, no more.
+ */
+static bool unshadow_for_user(struct mmu_vcpu *vcpu, gfn_t gfn)
+{
+	if (vcpu->unprotected != gfn)
+		vcpu->unprotected_count = 0;
+	vcpu->unprotected = gfn;
+	if (vcpu->unprotected_count++ >= 3)
+		return false;
+	if (!sp_unshadow(vcpu->vm, gfn))
+		return false;
+	STAT(vcpu, pf_unprotected);
+	return true;
+}
+
+/* Did the user write to what we take for a guest table? Then it hardly is one any more. */
+static int write_tracked(struct mmu_vcpu *vcpu, struct mmu_fault *f, const struct walker *w)
+{
+	f->write_tracked = true;
+	if (!(f->access & MMU_ACC_USER))
+		return MMU_EMULATE;
+	/* Unless this very walk used it: it would be shadowed again at once, for ever. */
+	for (unsigned l = w->level; l && l <= w->max_level; l++) {
+		if (w->table_gfn[l - 1] == w->gfn)
+			return MMU_EMULATE;
+	}
+	return unshadow_for_user(vcpu, w->gfn) ? MMU_RETRY : MMU_EMULATE;
+}
+
+/* CR0.WP = 0: what the supervisor may do to a page beyond what the tables grant. */
+static int relax_for_wp(const struct mmu_context *c, const struct mmu_fault *f, struct walker *w)
+{
+	bool dirty = w->ptes[w->level - 1] & SPTE_D;
+
+	if (c->cpu_role.wp || c->cpu_role.mode == MODE_EPT)
+		return 0;
+	if (!(w->pte_access & MMU_MAP_USER)) {
+		if (dirty)
+			w->pte_access |= MMU_MAP_WRITE;
+		return 0;
+	}
+	if (w->granted & MMU_MAP_WRITE || !(f->access & MMU_ACC_WRITE) || f->access & MMU_ACC_USER)
+		return 0;
+	/*
+	 * A user page that is read-only, written by the supervisor. As a supervisor's page it can be
+	 * mapped writable until the user asks for it; but SMAP and keys would no longer be checked.
+	 */
+	if (c->cpu_role.smap || c->cpu_role.pke)
+		return MMU_EMULATE;
+	w->pte_access |= MMU_MAP_WRITE;
+	w->pte_access &= ~(unsigned)MMU_MAP_USER;
+	if (c->cpu_role.smep)
+		w->pte_access &= ~(unsigned)MMU_MAP_EXEC;
+	return 0;
+}
+
+/* From the root down to the page for the guest's last table. NULL: the guest changed its tables. */
+static struct shadow_page *build_guest_levels(struct mmu_vcpu *vcpu, const struct mmu_fault *f,
+					      const struct walker *w)
+{
+	struct mmu_context *c = vcpu->mmu;
+	struct shadow_page *sp = root_start(c, f->addr);
+	struct mmu_vm *vm = vcpu->vm;
+
+	if (!sp || sp->invalid || walk_changed(c, w, w->max_level))
+		return NULL;
+	sp->flood = 0;
+	while (sp->role.level > w->level) {
+		unsigned i = level_index(f->addr, sp->role.level), level = sp->role.level - 1;
+		struct shadow_page *child = child_of(vm, sp, i);
+
+		if (!child) {
+			union page_role role = c->root_role;
+
+			role.level = level;
+			role.access = w->table_access[level - 1] & MMU_MAP_ALL;
+			if (role.mode == MODE_32)
+				role.quadrant = f->addr >> 21 & 1;
+			child = sp_get(vm, w->table_gfn[level - 1], role);
+			/* Its table is write-protected now: is it still what the walker saw? */
+			if (walk_changed(c, w, level) || walk_changed(c, w, level + 1))
+				return NULL;
+			sp_link(vm, sp, i, child);
+		}
+		child->flood = 0;
+		sp = child;
+	}
+	return walk_changed(c, w, w->level) ? NULL : sp;
+}
+
+static int shadow_fix(struct mmu_vcpu *vcpu, struct mmu_fault *f, struct walker *w)
+{
+	struct mmu_context *c = vcpu->mmu;
+	struct mmu_vm *vm = vcpu->vm;
+	struct memslot *slot = slot_of(vm, w->gfn);
+	bool write = f->access & MMU_ACC_WRITE;
+	struct spte_want want = {.slot = slot, .gfn = w->gfn};
+	struct shadow_page *sp;
+	unsigned level;
+	int r;
+
+	f->gpa = w->gfn << PAGE_SHIFT | (f->addr & ~PAGE_MASK);
+	if (write && slot && slot->flags & SLOT_READONLY)
+		return MMU_MMIO;
+	if (slot && slot_is_missing(slot, w->gfn))
+		return MMU_WAIT;
+	if (write && slot && f->flags & MMU_PF_PRESENT &&
+	    *slot_shadowed(slot, w->gfn) >= SHADOWED_HIGHER)
+		return write_tracked(vcpu, f, w);
+	r = relax_for_wp(c, f, w);
+	if (r)
+		return r;
+	if (arena_make_room(vm, 2 * MMU_MAX_LEVEL))
+		return -ENOMEM;
+	sp = build_guest_levels(vcpu, f, w);
+	if (!sp)
+		return MMU_RETRY;
+	level = slot ? MIN(slot_max_level(vm, slot, w->gfn), (unsigned)sp->role.level) : 1;
+	want.access = w->pte_access;
+	want.extra = gpte_extra_spte_bits(c->root_role, w->ptes[w->level - 1]);
+	/* On below, where the guest's page is larger than what we may map. */
+	while (sp->role.level > level)
+		sp = step_direct(vm, sp, f->addr, &want);
+	if (!slot)
+		return map_mmio(vcpu, f, sp, w->pte_access);
+	r = map_page(vcpu, f, sp, &want);
+	return r == MMU_EMULATE ? write_tracked(vcpu, f, w) : r;
+}
+
+int shadow_page_fault(struct mmu_vcpu *vcpu, struct mmu_fault *f)
+{
+	struct mmu_context *c = vcpu->mmu;
+	struct walker w = {.addr = f->addr, .access = f->access & ~MMU_ACC_PEEK};
+	int r;
+
+	if (f->flags & MMU_PF_RSVD) {
+		r = lookup_mmio(vcpu, f);
+		if (r >= 0)
+			return r;
+	} else if (fast_fix(vcpu, f)) {
+		f->fixed = true;
+		return MMU_RETRY;
+	}
+	if (!c->ops->walk(vcpu, c, &w)) {
+		if (w.missing) {
+			f->gpa = w.missing_gfn << PAGE_SHIFT;
+			return MMU_WAIT;
+		}
+		f->guest = w.fault;
+		STAT(vcpu, pf_guest);
+		return w.fault.nested ? MMU_NESTED_EXIT : MMU_INJECT;
+	}
+	return shadow_fix(vcpu, f, &w);
+}
+
+/* ---- tables without a guest's behind them: TDP, and no paging ---- */
+
+/* The processor walked guest tables that lie where no memory is: it would read all ones. */
+static int inject_absent_table(struct mmu_vcpu *vcpu, struct mmu_fault *f)
+{
+	f->guest = (struct guest_fault){
+		.vector = 14,
+		.error_code = PF_P | PF_RSVD | access_error_code(vcpu->walk_mmu, f->walk_access),
+		.cr2 = f->gva,
+	};
+	STAT(vcpu, pf_guest);
+	return MMU_INJECT;
+}
+
+int direct_page_fault(struct mmu_vcpu *vcpu, struct mmu_fault *f)
+{
+	struct mmu_context *c = vcpu->mmu;
+	struct mmu_vm *vm = vcpu->vm;
+	struct memslot *slot = slot_of(vm, f->addr >> PAGE_SHIFT);
+	struct spte_want want = {.slot = slot, .gfn = f->addr >> PAGE_SHIFT, .access = MMU_MAP_ALL};
+	bool write = f->access & MMU_ACC_WRITE;
+	struct shadow_page *sp;
+	unsigned level;
+	int r;
+
+	f->gpa = f->addr;
+	if (f->flags & MMU_PF_RSVD) {
+		r = lookup_mmio(vcpu, f);
+		if (r >= 0)
+			return r;
+	} else if (fast_fix(vcpu, f)) {
+		f->fixed = true;
+		return MMU_RETRY;
+	}
+	if (f->flags & MMU_PF_TABLE && (!slot || (write && slot->flags & SLOT_READONLY)))
+		return inject_absent_table(vcpu, f);
+	if (slot && write && slot->flags & SLOT_READONLY)
+		return MMU_MMIO;
+	if (slot && slot_is_missing(slot, want.gfn))
+		return MMU_WAIT;
+	if (f->addr >> MMU_HOST_WIDTH)
+		return MMU_MMIO; /* our tables do not reach that far */
+	if (arena_make_room(vm, 2 * MMU_MAX_LEVEL))
+		return -ENOMEM;
+	sp = root_start(c, f->addr);
+	if (!sp || sp->invalid)
+		return MMU_RETRY;
+	level = slot ? slot_max_level(vm, slot, want.gfn) : 1;
+	while (sp->role.level > level)
+		sp = step_direct(vm, sp, f->addr, &want);
+	if (!slot)
+		return map_mmio(vcpu, f, sp, MMU_MAP_ALL);
+	r = map_page(vcpu, f, sp, &want);
+	if (r == MMU_EMULATE && f->access & MMU_ACC_USER && unshadow_for_user(vcpu, want.gfn))
+		return MMU_RETRY;
+	return r;
+}
+
+int mmu_page_fault(struct mmu_vcpu *vcpu, struct mmu_fault *f)
+{
+	struct mmu_vm *vm = vcpu->vm;
+	int r = MMU_RETRY;
+
+	if (!vcpu->have_regs)
+		return -EINVAL;
+	f->gpa = 0;
+	f->fixed = f->write_tracked = false;
+	pthread_mutex_lock(&vm->lock);
+	vm->self = vcpu;
+	STAT(vcpu, pf_taken);
+	/* Somebody zapped the root meanwhile: mmu_load() first. */
+	if (unlikely(vcpu->ring) && dirty_ring_is_full(vcpu))
+		r = MMU_RING_FULL;
+	else if (!__atomic_load_n(&vcpu->need_load, __ATOMIC_RELAXED))
+		r = vcpu->mmu->ops->page_fault(vcpu, f);
+	if (r == MMU_EMULATE)
+		STAT(vcpu, pf_emulate);
+	batch_commit(vm);
+	vm->self = NULL;
+	pthread_mutex_unlock(&vm->lock);
+	return r;
+}

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* A machine's MMU and its vCPUs: made, torn down, switched between policies, counted. */
+#include "mmu/mmu.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mmu/mmu_internal.h"
+
+static int vm_init(struct mmu_vm *vm, const struct mmu_config *config)
+{
+	uint64_t bytes = config->max_table_bytes;
+
+	vm->policy = config->policy;
+	vm->tdp_format = config->tdp_format == MMU_FORMAT_NPT ? MMU_FORMAT_NPT : MMU_FORMAT_EPT;
+	vm->disable = config->disable;
+	vm->max_page_level = config->max_page_level ? config->max_page_level : NR_LEVELS;
+	vm->maxphyaddr = 40;
+	vm->gbpages = true;
+	list_init(&vm->active);
+	list_init(&vm->zombies);
+	list_init(&vm->pending);
+	list_init(&vm->vcpus);
+	list_init(&vm->clients);
+	rsvd_compute(vm);
+	return arena_init(vm, bytes ? bytes : MIB(32) + config->ram_bytes / 64);
+}
+
+int mmu_vm_create(const struct mmu_config *config, const struct mmu_ops *ops, void *priv,
+		  struct mmu_vm **ret_vm)
+{
+	struct mmu_vm *vm;
+	int r;
+
+	if (!ops->flush_tlb || !ops->kick || !ops->notify_write ||
+	    config->policy > MMU_POLICY_TDP || config->tdp_format > MMU_FORMAT_NPT ||
+	    config->max_page_level > NR_LEVELS)
+		return -EINVAL;
+	vm = calloc(1, sizeof(*vm));
+	if (!vm)
+		return -ENOMEM;
+	vm->ops = ops;
+	vm->priv = priv;
+	pthread_mutex_init(&vm->lock, NULL);
+	pthread_rwlock_init(&vm->slots_lock, NULL);
+	r = vm_init(vm, config);
+	if (r) {
+		mmu_vm_destroy(vm);
+		return r;
+	}
+	*ret_vm = vm;
+	return 0;
+}
+
+void mmu_vm_destroy(struct mmu_vm *vm)
+{
+	if (!vm)
+		return;
+	assert(list_empty(&vm->vcpus) && list_empty(&vm->clients));
+	arena_finish(vm);
+	slots_finish(vm);
+	pthread_rwlock_destroy(&vm->slots_lock);
+	pthread_mutex_destroy(&vm->lock);
+	free(vm);
+}
+
+int mmu_vcpu_create(struct mmu_vm *vm, uint32_t id, struct mmu_vcpu **ret_vcpu)
+{
+	struct mmu_vcpu *vcpu = calloc(1, sizeof(*vcpu));
+
+	if (!vcpu)
+		return -ENOMEM;
+	vcpu->vm = vm;
+	vcpu->id = id;
+	vcpu->bit = MMU_VCPU_BIT(id);
+	vcpu->mmu = vcpu->walk_mmu = &vcpu->root_mmu;
+	vcpu->need_load = true;
+	pthread_mutex_lock(&vm->lock);
+	list_add_tail(&vm->vcpus, &vcpu->link);
+	vm->nr_vcpus++;
+	pthread_mutex_unlock(&vm->lock);
+	*ret_vcpu = vcpu;
+	return 0;
+}
+
+void mmu_vcpu_destroy(struct mmu_vcpu *vcpu)
+{
+	struct mmu_vm *vm;
+
+	if (!vcpu)
+		return;
+	vm = vcpu->vm;
+	mmu_unload(vcpu);
+	pthread_mutex_lock(&vm->lock);
+	list_del(&vcpu->link);
+	vm->nr_vcpus--;
+	pthread_mutex_unlock(&vm->lock);
+	dirty_ring_free(vcpu->ring);
+	free(vcpu);
+}
+
+struct mmu_vm *mmu_vcpu_vm(struct mmu_vcpu *vcpu)
+{
+	return vcpu->vm;
+}
+
+/* ---- policy ---- */
+
+static void zap_all(struct mmu_vm *vm)
+{
+	struct shadow_page *sp, *tmp;
+
+	list_for_each_entry_safe(sp, tmp, &vm->active, lru)
+		sp_zap(vm, sp);
+	batch_commit(vm);
+}
+
+void mmu_zap_all(struct mmu_vm *vm)
+{
+	pthread_mutex_lock(&vm->lock);
+	zap_all(vm);
+	pthread_mutex_unlock(&vm->lock);
+}
+
+/* Every vCPU begins anew with its registers under the policy of now. */
+static void restart_vcpus(struct mmu_vm *vm)
+{
+	struct mmu_vcpu *vcpu;
+
+	list_for_each_entry(vcpu, &vm->vcpus, link)
+	{
+		roots_drop(vcpu, &vcpu->root_mmu, false);
+		roots_drop(vcpu, &vcpu->guest_mmu, false);
+		if (vcpu->have_regs && vcpu->walk_mmu == &vcpu->root_mmu)
+			context_set(vcpu, &vcpu->root_mmu, &vcpu->regs);
+		__atomic_store_n(&vcpu->need_load, true, __ATOMIC_SEQ_CST);
+	}
+	zap_all(vm);
+	vm->ops->kick(vm->priv, MMU_VCPUS_ALL);
+}
+
+int mmu_set_policy(struct mmu_vm *vm, enum mmu_policy policy)
+{
+	struct mmu_vcpu *vcpu;
+	int r = 0;
+
+	if (policy > MMU_POLICY_TDP)
+		return -EINVAL;
+	pthread_mutex_lock(&vm->lock);
+	list_for_each_entry(vcpu, &vm->vcpus, link)
+	{
+		if (vcpu->mmu != &vcpu->root_mmu)
+			r = -EBUSY; /* amid a nested guest, whose policy hangs on ours */
+	}
+	if (!r && vm->policy != policy) {
+		__atomic_store_n(&vm->policy, policy, __ATOMIC_RELAXED);
+		restart_vcpus(vm);
+	}
+	pthread_mutex_unlock(&vm->lock);
+	return r;
+}
+
+enum mmu_policy mmu_get_policy(struct mmu_vm *vm)
+{
+	return __atomic_load_n(&vm->policy, __ATOMIC_RELAXED);
+}
+
+void mmu_set_disable(struct mmu_vm *vm, uint32_t disable)
+{
+	pthread_mutex_lock(&vm->lock);
+	vm->disable = disable;
+	restart_vcpus(vm);
+	pthread_mutex_unlock(&vm->lock);
+}
+
+/* ---- counters ---- */
+
+#define DESC(name_, type_, unit_) {#name_, MMU_STAT_##type_, MMU_UNIT_##unit_},
+
+static const struct mmu_stat_desc vm_schema[] = {MMU_VM_STATS(DESC)};
+static const struct mmu_stat_desc vcpu_schema[] = {MMU_VCPU_STATS(DESC)};
+
+_Static_assert(sizeof(struct mmu_vm_stats) == ARRAY_SIZE(vm_schema) * 8, "one value an entry");
+_Static_assert(sizeof(struct mmu_vcpu_stats) == ARRAY_SIZE(vcpu_schema) * 8, "one value an entry");
+
+const struct mmu_stat_desc *mmu_vm_stats_schema(size_t *ret_n)
+{
+	*ret_n = ARRAY_SIZE(vm_schema);
+	return vm_schema;
+}
+
+const struct mmu_stat_desc *mmu_vcpu_stats_schema(size_t *ret_n)
+{
+	*ret_n = ARRAY_SIZE(vcpu_schema);
+	return vcpu_schema;
+}
+
+static void read_values(uint64_t *to, const uint64_t *from, size_t bytes)
+{
+	for (size_t i = 0; i < bytes / 8; i++)
+		to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+}
+
+void mmu_vm_read_stats(struct mmu_vm *vm, struct mmu_vm_stats *ret)
+{
+	read_values((uint64_t *)ret, (const uint64_t *)&vm->stats, sizeof(*ret));
+}
+
+void mmu_vcpu_read_stats(struct mmu_vcpu *vcpu, struct mmu_vcpu_stats *ret)
+{
+	read_values((uint64_t *)ret, (const uint64_t *)&vcpu->stats, sizeof(*ret));
+}

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* An L2 under an L1's EPT: guest_mmu shadows that EPT, nested_mmu walks L2's own tables through it. */
+#include <errno.h>
+#include <string.h>
+
+#include "mmu/mmu_internal.h"
+
+/* ngpa to gpa by L1's EPT; what a walk of L2's tables reads passes here. */
+static int translate_nested(struct mmu_vcpu *vcpu, uint64_t addr, struct walker *w, gpa_t *gpa)
+{
+	struct mmu_context *ept = &vcpu->guest_mmu;
+	/* With A and D bits in use the processor's own accesses to tables count as writes. */
+	struct walker n = {.addr = addr, .access = ept->cpu_role.ad_disabled ? 0 : MMU_ACC_WRITE};
+
+	if (w->access & MMU_ACC_PEEK)
+		n.access = MMU_ACC_PEEK;
+	if (!ept->ops->walk(vcpu, ept, &n)) {
+		w->fault = n.fault;
+		w->missing = n.missing;
+		w->missing_gfn = n.missing_gfn;
+		return 0;
+	}
+	*gpa = n.gfn << PAGE_SHIFT | (addr & ~PAGE_MASK);
+	return 1;
+}
+
+void nested_set_guest(struct mmu_vcpu *vcpu, const struct mmu_regs *regs)
+{
+	struct mmu_context *c = &vcpu->nested_mmu;
+
+	c->translate_gpa = translate_nested;
+	context_set(vcpu, c, regs);
+}
+
+/* SDM volume 3, "Checks on VMX controls": the EPTP's. */
+static bool eptp_valid(const struct mmu_vm *vm, uint64_t eptp)
+{
+	uint64_t type = eptp & 7;
+
+	if ((type != 0 && type != 6) || (eptp >> 3 & 7) != 3 || eptp & BITS(11, 7))
+		return false;
+	return !(eptp >> vm->maxphyaddr);
+}
+
+int mmu_enter_nested(struct mmu_vcpu *vcpu, const struct mmu_nested_regs *regs)
+{
+	struct mmu_context *c = &vcpu->guest_mmu;
+	struct mmu_vm *vm = vcpu->vm;
+
+	/* L1 is shown EPT only where we run on it ourselves. */
+	if (vm->policy != MMU_POLICY_TDP || vm->tdp_format != MMU_FORMAT_EPT ||
+	    !eptp_valid(vm, regs->eptp))
+		return -EINVAL;
+	pthread_mutex_lock(&vm->lock);
+	c->cpu_role.word = 0;
+	c->cpu_role.mode = MODE_EPT;
+	c->cpu_role.levels = 4;
+	c->cpu_role.ad_disabled = !(regs->eptp & BIT(6));
+	c->cpu_role.exec_only = regs->ept_execute_only;
+	c->cpu_role.guest_mode = 1;
+	c->root_role.word = 0;
+	c->root_role.mode = MODE_EPT;
+	c->root_role.level = 4;
+	c->root_role.access = MMU_MAP_ALL;
+	c->root_role.wp = 1;
+	c->root_role.format = MMU_FORMAT_EPT;
+	c->root_role.guest_mode = 1;
+	c->root_role.ad_disabled = c->cpu_role.ad_disabled;
+	c->root_role.exec_only = c->cpu_role.exec_only;
+	c->rsvd = &vm->rsvd[MODE_EPT][0][0][c->root_role.exec_only];
+	c->ops = context_ops_of(c->cpu_role, false);
+	c->cr3 = regs->eptp & BITS(51, 12);
+	c->translate_gpa = vcpu->root_mmu.translate_gpa;
+	vcpu->mmu = c;
+	vcpu->walk_mmu = &vcpu->nested_mmu;
+	vcpu->regs = regs->guest;
+	nested_set_guest(vcpu, &regs->guest);
+	root_switch(vcpu);
+	/* The current root may match, but the processor runs on L1's. */
+	__atomic_store_n(&vcpu->need_load, true, __ATOMIC_SEQ_CST);
+	batch_commit(vm);
+	pthread_mutex_unlock(&vm->lock);
+	return 0;
+}
+
+void mmu_leave_nested(struct mmu_vcpu *vcpu)
+{
+	struct mmu_vm *vm = vcpu->vm;
+
+	pthread_mutex_lock(&vm->lock);
+	vcpu->mmu = vcpu->walk_mmu = &vcpu->root_mmu;
+	/* The next mmu_set_regs() brings L1's registers. */
+	vcpu->have_regs = false;
+	__atomic_store_n(&vcpu->need_load, true, __ATOMIC_SEQ_CST);
+	pthread_mutex_unlock(&vm->lock);
+}
+
+void mmu_invept(struct mmu_vcpu *vcpu, uint64_t eptp)
+{
+	struct mmu_context *c = &vcpu->guest_mmu;
+	struct mmu_vm *vm = vcpu->vm;
+
+	pthread_mutex_lock(&vm->lock);
+	/* Cached roots are brought into step when they come into use. */
+	if (!eptp || ((eptp ^ c->cr3) & BITS(51, 12)) == 0)
+		sync_root(vm, &c->root);
+	batch_commit(vm);
+	pthread_mutex_unlock(&vm->lock);
+}

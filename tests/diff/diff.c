@@ -1,0 +1,425 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Random cases of every form, natively and on ours, and every difference told. */
+#include "tests/diff/diff.h"
+
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static uint64_t rng_state = 1;
+
+static uint64_t rnd(void)
+{
+	rng_state ^= rng_state << 13;
+	rng_state ^= rng_state >> 7;
+	rng_state ^= rng_state << 17;
+	return rng_state * 0x2545f4914f6cdd1dull;
+}
+
+static unsigned below(unsigned n)
+{
+	return (unsigned)((rnd() >> 33) % n);
+}
+
+/* Values that find borders more often than chance does. */
+static uint64_t value(void)
+{
+	static const uint64_t edge[] = {0, 1, 2, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff,
+					0x7fffffff, 0x80000000, 0xffffffff, 0x100000000,
+					0x7fffffffffffffff, 0x8000000000000000, ~0ull};
+
+	switch (below(4)) {
+	case 0: return edge[below(ARRAY_SIZE(edge))];
+	case 1: return rnd() & 0xff;
+	case 2: return rnd() >> below(64);
+	default: return rnd();
+	}
+}
+
+/* ---- the instruction's bytes ------------------------------------------------------------------------ */
+
+static unsigned modrm_at(const ZydisDecodedInstruction *zi)
+{
+	return zi->raw.modrm.offset;
+}
+
+/* Other registers, addressing modes, displacements and immediates, as long as the form stays the same. */
+static void vary(const struct diff_form *f, enum diff_mode mode, uint8_t bytes[16], uint8_t *len)
+{
+	ZydisDecodedInstruction zi;
+	ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
+	uint64_t key;
+
+	for (unsigned try = 0; try < 20; try++) {
+		uint8_t b[16] = {0};
+		unsigned n;
+
+		memcpy(b, f->bytes, f->len);
+		diff_decode(mode, b, &zi, op, &key);
+		if (mode == DIFF_64 && (zi.attributes & ZYDIS_ATTRIB_HAS_REX))
+			b[zi.raw.rex.offset] |= (uint8_t)(rnd() & 7);
+		if (zi.attributes & ZYDIS_ATTRIB_HAS_VEX)
+			b[zi.raw.vex.offset + 2] ^= (uint8_t)((rnd() & 15) << 3);
+		if (zi.attributes & ZYDIS_ATTRIB_HAS_MODRM) {
+			n = modrm_at(&zi);
+			b[n] ^= (uint8_t)(rnd() & 0x3f);
+			if (zi.raw.modrm.mod != 3)
+				b[n] = (uint8_t)((b[n] & 0x3f) | below(3) << 6);
+			for (unsigned k = n + 1; k < 16; k++)
+				b[k] = (uint8_t)rnd();
+			/* Small displacements reach the data. */
+			if (below(2) && n + 5 < 16)
+				memset(b + n + 2, 0, 4);
+		} else {
+			if (op[0].encoding == ZYDIS_OPERAND_ENCODING_OPCODE)
+				b[f->len - 1 - (zi.raw.imm[0].size / 8)] ^= (uint8_t)(rnd() & 7);
+			if (zi.raw.imm[0].size)
+				for (unsigned k = zi.raw.imm[0].offset; k < 16; k++)
+					b[k] = (uint8_t)value();
+		}
+		if (diff_decode(mode, b, &zi, op, &key) && key == f->key) {
+			memcpy(bytes, b, 16);
+			*len = zi.length;
+			return;
+		}
+	}
+	memcpy(bytes, f->bytes, 16);
+	*len = f->len;
+}
+
+/* ---- its registers ----------------------------------------------------------------------------------- */
+
+static uint64_t target(unsigned size)
+{
+	unsigned end = DIFF_DATA_RW * 4096;
+
+	switch (below(20)) {
+	case 0: return 4096 - below(size + 1);              /* from page to page */
+	case 1: return end - below(size + 1);               /* into the read-only one */
+	case 2: return end + below(4096 - size);            /* in it */
+	case 3: return DIFF_DATA_PAGES * 4096 - below(size + 1); /* into nothing */
+	case 4: return DIFF_DATA_PAGES * 4096 + below(4096); /* nothing */
+	case 5:
+	case 6: return below(end - size);
+	default: return below((end - size) / 16) * 16;
+	}
+}
+
+static int gpr_of(ZydisRegister reg)
+{
+	ZydisRegister full = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg);
+
+	if (reg == ZYDIS_REGISTER_NONE || full < ZYDIS_REGISTER_RAX || full > ZYDIS_REGISTER_R15)
+		return -1;
+	return (int)(full - ZYDIS_REGISTER_RAX);
+}
+
+static void put(uint64_t *reg, uint64_t v, unsigned width, enum diff_mode mode)
+{
+	if (width == 16)
+		*reg = (*reg & ~0xffffull) | (v & 0xffff);
+	else if (width == 32 && mode == DIFF_64 && below(2))
+		*reg = (*reg & ~0xffffffffull) | (v & 0xffffffff); /* its top half must not matter */
+	else
+		*reg = width == 32 ? v & 0xffffffff : v;
+}
+
+/* Give the registers of a memory operand values, or its displacement, so that it points at @to. */
+static void aim(struct diff_case *c, const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *o,
+		uint64_t to)
+{
+	int base = gpr_of(o->mem.base), index = gpr_of(o->mem.index);
+	uint64_t disp = (uint64_t)o->mem.disp.value, rest = 0;
+	unsigned width = zi->address_width;
+
+	if (o->mem.base == ZYDIS_REGISTER_RIP || o->mem.base == ZYDIS_REGISTER_EIP) {
+		uint32_t d = (uint32_t)(to - (c->regs.rip + zi->length));
+
+		memcpy(c->bytes + zi->raw.disp.offset, &d, 4);
+		return;
+	}
+	if (index >= 0 && index != base) {
+		put(&c->regs.gpr[index], below(4) ? below(64) : value(), width, c->mode);
+		rest = c->regs.gpr[index];
+		if (width == 32)
+			rest &= 0xffffffff;
+		else if (width == 16)
+			rest &= 0xffff;
+		rest *= o->mem.scale ? o->mem.scale : 1;
+	}
+	if (base >= 0 && base != index)
+		put(&c->regs.gpr[base], to - disp - rest, width, c->mode);
+	else if (base < 0 && zi->raw.disp.size == width && index < 0) {
+		uint64_t d = to;
+
+		memcpy(c->bytes + zi->raw.disp.offset, &d, zi->raw.disp.size / 8);
+	}
+	if (base >= 0 && c->mode == DIFF_64 && width == 64 && !below(40))
+		c->regs.gpr[base] = rnd() | BIT(62); /* hardly canonical */
+}
+
+static void random_fx(struct cpu_fx *fx)
+{
+	static const uint16_t exp[] = {0, 1, 0x3fff, 0x7ffe, 0x7fff, 0xbfff, 0xffff, 0x8000};
+
+	memset(fx, 0, sizeof(*fx));
+	fx->fcw = (uint16_t)(0x37f | (rnd() & 0xf00));
+	if (!below(8))
+		fx->fcw &= (uint16_t)~(rnd() & 0x3f);
+	fx->fsw = (uint16_t)(rnd() & 0x7f00);
+	fx->ftw = (uint8_t)(below(2) ? 0xff : rnd());
+	fx->mxcsr = 0x1f80 | (uint32_t)(rnd() & 0xe040);
+	if (!below(8))
+		fx->mxcsr &= (uint32_t) ~(rnd() & 0x1f80);
+	fx->mxcsr_mask = 0xffff;
+	for (unsigned k = 0; k < 8; k++) {
+		fx->st[k].lo = value();
+		if (below(3))
+			fx->st[k].lo |= BIT(63);
+		fx->st[k].hi = below(2) ? exp[below(ARRAY_SIZE(exp))] : (0x3fc0 + below(128));
+	}
+	for (unsigned k = 0; k < 16; k++) {
+		static const uint32_t f32[] = {0, 0x3f800000, 0x7f800000, 0xff800000, 0x7fc00000,
+					       0x7f800001, 0x00000001, 0x80000000, 0x4f000000};
+
+		for (unsigned i = 0; i < 2; i++)
+			fx->xmm[k].q[i] = value();
+		if (!below(3))
+			for (unsigned i = 0; i < 4; i++)
+				fx->xmm[k].d[i] = f32[below(ARRAY_SIZE(f32))];
+		if (!below(4))
+			fx->xmm[k].q[0] = (uint64_t)(0x3f0 + below(48)) << 52 | rnd() >> 12;
+	}
+}
+
+static void make_case(const struct diff_form *f, enum diff_mode mode, struct diff_case *c)
+{
+	static const unsigned pointers[] = {X86_RSP, X86_RBP, X86_RSI, X86_RDI, X86_RBX};
+	uint64_t base = mode == DIFF_16 ? 0 : DIFF_DATA;
+	ZydisDecodedInstruction zi;
+	ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
+	uint64_t key;
+
+	memset(&c->regs, 0, sizeof(c->regs));
+	c->mode = mode;
+	vary(f, mode, c->bytes, &c->len);
+	c->regs.rip = (mode == DIFF_16 ? 0 : DIFF_CODE) +
+		      (below(8) ? 64 * below(60) : 4096 - below(c->len));
+	for (unsigned k = 0; k < 16; k++)
+		c->regs.gpr[k] = value();
+	for (unsigned k = 0; k < ARRAY_SIZE(pointers); k++)
+		if (below(10))
+			c->regs.gpr[pointers[k]] = base + target(16);
+	if (below(4))
+		c->regs.gpr[X86_RCX] = below(40);
+	if (mode != DIFF_64)
+		for (unsigned k = 0; k < 16; k++)
+			c->regs.gpr[k] = k < 8 ? (uint32_t)c->regs.gpr[k] : 0;
+	c->regs.rflags = X86_FLAG_ONE | X86_FLAG_IF |
+			 (rnd() & (X86_FLAGS_ARITH | X86_FLAG_DF));
+	random_fx(&c->regs.fx);
+	if (mode != DIFF_64)
+		memset(&c->regs.fx.xmm[8], 0, 8 * 16);
+	for (size_t k = 0; k < sizeof(c->data) / 8; k++)
+		((uint64_t *)c->data)[k] = value();
+
+	diff_decode(mode, c->bytes, &zi, op, &key);
+	for (unsigned k = 0; k < zi.operand_count_visible; k++)
+		if (op[k].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+		    op[k].encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM)
+			aim(c, &zi, &op[k], base + target(op[k].size / 8));
+	/* Absolute addresses of the A0..A3 moves. */
+	if (zi.opcode >= 0xa0 && zi.opcode <= 0xa3 && zi.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT) {
+		uint64_t to = base + target(8);
+
+		memcpy(c->bytes + zi.raw.disp.offset, &to, zi.raw.disp.size / 8);
+	}
+	if (mode != DIFF_64)
+		for (unsigned k = 0; k < 8; k++)
+			c->regs.gpr[k] = (uint32_t)c->regs.gpr[k];
+	/* Branches stay where an address can be. */
+	if (zi.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE)
+		c->regs.gpr[X86_RSP] = base + 64 + below(4000) / 8 * 8;
+}
+
+/* ---- comparing ----------------------------------------------------------------------------------------- */
+
+static uint64_t undefined_flags(const struct diff_case *c)
+{
+	ZydisDecodedInstruction zi;
+	ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
+	uint64_t key;
+
+	diff_decode(c->mode, c->bytes, &zi, op, &key);
+	return zi.cpu_flags ? zi.cpu_flags->undefined : 0;
+}
+
+static bool differs(const struct diff_case *c, const struct diff_result *n, const struct diff_result *s,
+		    char *what, size_t size)
+{
+	uint64_t flags = (X86_FLAGS_ARITH | X86_FLAG_DF | X86_FLAG_AC | X86_FLAG_ID | X86_FLAG_NT |
+			  X86_FLAG_TF) &
+			 ~undefined_flags(c);
+
+	if (n->vector != s->vector)
+		return snprintf(what, size, "exception %u, ours %u (error %#x)", n->vector,
+				s->vector, s->error);
+	if (n->vector != X86_VEC_DB && n->error != s->error)
+		return snprintf(what, size, "vector %u error %#x, ours %#x", n->vector, n->error,
+				s->error);
+	if (n->vector == X86_VEC_PF && n->cr2 != s->cr2)
+		return snprintf(what, size, "cr2 %#" PRIx64 ", ours %#" PRIx64, n->cr2, s->cr2);
+	if (n->regs.rip != s->regs.rip)
+		return snprintf(what, size, "rip %#" PRIx64 ", ours %#" PRIx64, n->regs.rip,
+				s->regs.rip);
+	for (unsigned k = 0; k < (c->mode == DIFF_64 ? 16 : 8); k++)
+		if (n->regs.gpr[k] != s->regs.gpr[k])
+			return snprintf(what, size, "register %u %#" PRIx64 ", ours %#" PRIx64, k,
+					n->regs.gpr[k], s->regs.gpr[k]);
+	if ((n->regs.rflags ^ s->regs.rflags) & flags)
+		return snprintf(what, size, "flags %#" PRIx64 ", ours %#" PRIx64,
+				n->regs.rflags & flags, s->regs.rflags & flags);
+	for (unsigned k = 0; k < 16; k++)
+		if (memcmp(&n->regs.fx.xmm[k], &s->regs.fx.xmm[k], 16))
+			return snprintf(what, size,
+					"xmm%u %016" PRIx64 "%016" PRIx64 ", ours %016" PRIx64
+					"%016" PRIx64,
+					k, n->regs.fx.xmm[k].q[1], n->regs.fx.xmm[k].q[0],
+					s->regs.fx.xmm[k].q[1], s->regs.fx.xmm[k].q[0]);
+	for (unsigned k = 0; k < 8; k++)
+		if (n->regs.fx.st[k].lo != s->regs.fx.st[k].lo ||
+		    (uint16_t)n->regs.fx.st[k].hi != (uint16_t)s->regs.fx.st[k].hi)
+			return snprintf(what, size, "st%u %04x:%016" PRIx64 ", ours %04x:%016" PRIx64, k,
+					(uint16_t)n->regs.fx.st[k].hi, n->regs.fx.st[k].lo,
+					(uint16_t)s->regs.fx.st[k].hi, s->regs.fx.st[k].lo);
+	if (n->regs.fx.fcw != s->regs.fx.fcw || n->regs.fx.fsw != s->regs.fx.fsw ||
+	    n->regs.fx.ftw != s->regs.fx.ftw || n->regs.fx.mxcsr != s->regs.fx.mxcsr)
+		return snprintf(what, size, "fcw/fsw/ftw/mxcsr %x/%x/%x/%x, ours %x/%x/%x/%x",
+				n->regs.fx.fcw, n->regs.fx.fsw, n->regs.fx.ftw, n->regs.fx.mxcsr,
+				s->regs.fx.fcw, s->regs.fx.fsw, s->regs.fx.ftw, s->regs.fx.mxcsr);
+	if (n->regs.fx.fip != s->regs.fx.fip || n->regs.fx.fdp != s->regs.fx.fdp ||
+	    n->regs.fx.fop != s->regs.fx.fop)
+		return snprintf(what, size,
+				"fip/fdp/fop %#" PRIx64 "/%#" PRIx64 "/%#x, ours %#" PRIx64
+				"/%#" PRIx64 "/%#x",
+				n->regs.fx.fip, n->regs.fx.fdp, n->regs.fx.fop, s->regs.fx.fip,
+				s->regs.fx.fdp, s->regs.fx.fop);
+	for (size_t k = 0; k < sizeof(n->data); k++)
+		if (n->data[k] != s->data[k])
+			return snprintf(what, size, "memory at %#zx: %02x, ours %02x", k, n->data[k],
+					s->data[k]);
+	return false;
+}
+
+static void tell(const struct diff_form *f, const struct diff_case *c, const char *what)
+{
+	static const char *const modes[] = {"64", "32", "16"};
+
+	printf("DIFFERS %s-bit %-32s [", modes[c->mode], f->text);
+	for (unsigned k = 0; k < c->len; k++)
+		printf("%02x", c->bytes[k]);
+	printf("] %s\n", what);
+	if (getenv("DIFF_VERBOSE")) {
+		for (unsigned k = 0; k < 16; k++)
+			printf("    r%u=%#" PRIx64, k, c->regs.gpr[k]);
+		printf("\n    rip=%#" PRIx64 " rflags=%#" PRIx64 "\n", c->regs.rip, c->regs.rflags);
+	}
+	fflush(stdout);
+}
+
+struct totals {
+	unsigned long forms, forms_bad, cases, excluded, faults;
+};
+
+static void run_form(const struct diff_form *f, enum diff_mode mode, unsigned cases, struct totals *t)
+{
+	static struct diff_case c;
+	static struct diff_result native, ours;
+	unsigned bad = 0;
+	char what[256];
+
+	for (unsigned k = 0; k < cases; k++) {
+		make_case(f, mode, &c);
+		memset(&native, 0, sizeof(native));
+		memset(&ours, 0, sizeof(ours));
+		if (getenv("DIFF_TRACE")) {
+			printf("%s:", f->text);
+			for (unsigned i = 0; i < c.len; i++)
+				printf("%02x", c.bytes[i]);
+			printf("\n");
+			fflush(stdout);
+		}
+		diff_native_run(&c, &native);
+		diff_soft_run(&c, &ours);
+		t->cases++;
+		t->faults += native.vector != X86_VEC_DB;
+		if (differs(&c, &native, &ours, what, sizeof(what))) {
+			if (++bad <= 2)
+				tell(f, &c, what);
+		}
+	}
+	t->forms++;
+	t->forms_bad += bad != 0;
+}
+
+static void list_excluded(const struct diff_forms *forms, struct totals *t, bool list)
+{
+	for (size_t k = 0; k < forms->count; k++) {
+		if (!forms->form[k].excluded)
+			continue;
+		t->excluded++;
+		if (list)
+			printf("excluded %-32s %s\n", forms->form[k].text, forms->form[k].excluded);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	static const char *const names[] = {"64", "32", "16"};
+	unsigned cases = 200, only = ~0u;
+	const char *match = NULL;
+	bool list = false;
+	struct totals all = {0};
+	int opt;
+
+	while ((opt = getopt(argc, argv, "n:m:f:s:l")) != -1) {
+		switch (opt) {
+		case 'n': cases = (unsigned)atoi(optarg); break;
+		case 'm': only = !strcmp(optarg, "64") ? 0 : !strcmp(optarg, "32") ? 1 : 2; break;
+		case 'f': match = optarg; break;
+		case 's': rng_state = strtoull(optarg, NULL, 0) | 1; break;
+		case 'l': list = true; break;
+		default:
+			fprintf(stderr, "usage: %s [-n CASES] [-m 64|32|16] [-f TEXT] [-s SEED] [-l]\n",
+				argv[0]);
+			return 64;
+		}
+	}
+	diff_soft_init();
+	diff_native_init();
+	for (unsigned mode = 0; mode < DIFF_MODES; mode++) {
+		struct diff_forms forms = {0};
+		struct totals t = {0};
+
+		if (only != ~0u && mode != only)
+			continue;
+		diff_forms_find(mode, &forms);
+		for (size_t k = 0; k < forms.count; k++)
+			if (!forms.form[k].excluded &&
+			    (!match || strstr(forms.form[k].text, match)))
+				run_form(&forms.form[k], mode, cases, &t);
+		list_excluded(&forms, &t, list);
+		printf("%s-bit: %lu forms, %lu cases (%lu faulted), %lu forms not compared, %lu forms differ\n",
+		       names[mode], t.forms, t.cases, t.faults, t.excluded, t.forms_bad);
+		all.forms += t.forms;
+		all.cases += t.cases;
+		all.excluded += t.excluded;
+		all.forms_bad += t.forms_bad;
+		free(forms.form);
+	}
+	printf("all: %lu forms, %lu cases, %lu forms not compared, %lu forms differ\n", all.forms,
+	       all.cases, all.excluded, all.forms_bad);
+	return all.forms_bad ? 1 : 0;
+}

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Guests as fixtures: Debian's kernels, and a vmctl with a daemon of its own."""
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BUILD = os.environ.get("UMBRA_BUILD", f"{ROOT}/build/release")
+LONG = os.environ.get("UMBRA_TEST_LONG") == "1"
+
+
+def guests(call):
+    done = subprocess.run(["bash", "-c", f". {ROOT}/script/lib/guests.sh; {call}"], text=True,
+                          stdout=subprocess.PIPE, check=True)
+    return done.stdout.strip()
+
+
+class Vmctl:
+    """vmctl with folders of its own, so with a daemon of its own."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.env = dict(os.environ, UMBRA_RUNTIME_DIR=f"{folder}/run", UMBRA_STATE_DIR=f"{folder}/state")
+        self.program = f"{BUILD}/cli/vmctl"
+
+    def call(self, *args, timeout=600, **kw):
+        return subprocess.run([self.program, *map(str, args)], env=self.env, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout, **kw)
+
+    def run(self, *args, stats=False, timeout=600):
+        path = f"{self.folder}/stats.json"
+        extra = ["--stats", path] if stats else []
+        done = self.call("run", "--engine", "soft", *args, *extra, timeout=timeout)
+        done.text = done.stdout.decode(errors="replace")
+        done.err = done.stderr.decode(errors="replace")
+        if stats:
+            with open(path, encoding="utf-8") as f:
+                done.stats = json.load(f)
+        return done
+
+    def stop_daemon(self):
+        subprocess.run(["pkill", "-f", f"{BUILD}/daemon/umbrad.*"], env=self.env, check=False)
+
+
+@pytest.fixture(scope="session")
+def vmctl():
+    folder = tempfile.mkdtemp(prefix="umbra-guest-")
+    yield Vmctl(folder)
+    pid = f"{folder}/run/umbrad.pid"
+    if os.path.exists(pid):
+        with open(pid, encoding="utf-8") as f:
+            subprocess.run(["kill", f.read().strip()], check=False)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def cloud():
+    return guests("guests_kernel cloud"), guests("guests_initrd cloud")
+
+
+@pytest.fixture(scope="session")
+def generic():
+    return guests("guests_kernel generic"), guests("guests_initrd generic")
+
+
+@pytest.fixture(scope="session")
+def vmlinux():
+    return guests("guests_vmlinux cloud"), guests("guests_initrd cloud")

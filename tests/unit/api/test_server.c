@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Connection, server and client against one another over a socket pair, in one loop. */
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <event2/event.h>
+#include <json-c/json.h>
+
+#include "api/client.h"
+#include "api/server.h"
+
+struct test_ops {
+	api_handler echo, later, give, take, forbidden;
+};
+
+static const struct api_field echo_params[] = {
+	{.name = "n", .type = API_INT, .min = 0, .max = 100, .required = true, .help = "a number"},
+};
+
+#define OP(op) .since = "0.1", .handler = offsetof(struct test_ops, op)
+
+static const struct api_method rows[] = {
+	{.name = "t.echo", .summary = "Echo.", .params = API_FIELDS("the parameters", echo_params),
+	 OP(echo)},
+	{.name = "t.later", .summary = "Answer later.", .params = {.what = "the parameters"}, OP(later)},
+	{.name = "t.give", .summary = "Give.", .params = {.what = "the parameters"},
+	 .flags = API_M_FD_OUT, OP(give)},
+	{.name = "t.take", .summary = "Take.", .params = {.what = "the parameters"},
+	 .flags = API_M_FD_IN, OP(take)},
+	{.name = "t.forbidden", .summary = "No.", .params = {.what = "the parameters"},
+	 .access = API_ADMIN, OP(forbidden)},
+};
+static const struct api_table table = {.m = rows, .n = ARRAY_SIZE(rows)};
+
+struct world {
+	struct event_base *base;
+	struct api_server *server;
+	struct api_client *client;
+	struct api_call *held;
+	int gone;
+	int peer; /* the raw end of another connection */
+};
+
+static void handle_echo(struct api_call *call)
+{
+	struct json_object *obj = json_object_new_object();
+
+	json_object_object_add(obj, "n", json_object_new_int64(api_call_int(call, "n", -1)));
+	api_call_reply(call, obj, -1);
+}
+
+static void on_gone(struct api_call *call, void *data)
+{
+	struct world *w = data;
+
+	w->held = NULL;
+	w->gone++;
+}
+
+static void handle_later(struct api_call *call)
+{
+	struct world *w = api_call_data(call);
+
+	w->held = call;
+	api_call_on_gone(call, on_gone, w);
+}
+
+static void handle_give(struct api_call *call)
+{
+	int fds[2];
+
+	assert_int_equal(pipe(fds), 0);
+	assert_int_equal(write(fds[1], "gift", 4), 4);
+	close(fds[1]);
+	api_call_reply(call, NULL, fds[0]);
+}
+
+static void handle_take(struct api_call *call)
+{
+	int fd = api_call_take_fd(call);
+
+	assert_int_equal(write(fd, "taken", 5), 5);
+	close(fd);
+	api_call_reply(call, NULL, -1);
+}
+
+static void handle_forbidden(struct api_call *call)
+{
+	fail_msg("access is not checked");
+}
+
+static const struct test_ops ops = {handle_echo, handle_later, handle_give, handle_take,
+				    handle_forbidden};
+
+static int set_up(void **state)
+{
+	static struct world w;
+	struct api_server_config config = {
+		.table = &table, .ops = &ops, .data = &w, .access = API_OPERATE};
+	int pair[2];
+
+	w = (struct world){.base = event_base_new()};
+	assert_int_equal(api_server_create(&w.server, w.base, &config), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	assert_int_equal(api_server_add(w.server, pair[0]), 0);
+	assert_int_equal(api_client_create(&w.client, w.base, pair[1], NULL, NULL), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
+	assert_int_equal(api_server_add(w.server, pair[0]), 0);
+	w.peer = pair[1];
+	*state = &w;
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	struct world *w = *state;
+
+	api_client_destroy(w->client);
+	api_server_destroy(w->server);
+	if (w->peer >= 0)
+		close(w->peer);
+	event_base_free(w->base);
+	return 0;
+}
+
+static struct json_object *number(int n)
+{
+	struct json_object *obj = json_object_new_object();
+
+	json_object_object_add(obj, "n", json_object_new_int(n));
+	return obj;
+}
+
+static void turn(struct world *w)
+{
+	for (int i = 0; i < 20; i++)
+		event_base_loop(w->base, EVLOOP_NONBLOCK);
+}
+
+static void test_call(void **state)
+{
+	struct world *w = *state;
+	struct json_object *v;
+	struct api_reply reply;
+
+	assert_int_equal(api_client_call(w->client, "t.echo", number(7), 5000, &reply), 0);
+	assert_true(json_object_object_get_ex(reply.result, "n", &v));
+	assert_int_equal(json_object_get_int(v), 7);
+	api_reply_finish(&reply);
+	assert_int_not_equal(api_client_call(w->client, "t.echo", number(101), 5000, &reply), 0);
+	assert_int_equal(reply.err.kind, API_KIND_INVALID_PARAMS);
+	assert_string_equal(reply.err.field, "n");
+	assert_int_not_equal(api_client_call(w->client, "t.ehco", NULL, 5000, &reply), 0);
+	assert_int_equal(reply.err.kind, API_KIND_METHOD_NOT_FOUND);
+	assert_non_null(strstr(reply.err.text, "t.echo"));
+	assert_int_not_equal(api_client_call(w->client, "t.forbidden", NULL, 5000, &reply), 0);
+	assert_int_equal(reply.err.kind, API_KIND_DENIED);
+}
+
+static void test_descriptors(void **state)
+{
+	struct world *w = *state;
+	struct api_reply reply;
+	char text[8] = "";
+
+	assert_int_equal(api_client_call(w->client, "t.give", NULL, 5000, &reply), 0);
+	assert_int_equal(read(reply.fd, text, sizeof(text)), 4);
+	assert_string_equal(text, "gift");
+	api_reply_finish(&reply);
+	/* No descriptor came with it. */
+	assert_int_not_equal(api_client_call(w->client, "t.take", NULL, 5000, &reply), 0);
+	assert_int_equal(reply.err.kind, API_KIND_INVALID_PARAMS);
+}
+
+static void on_taken(void *data, struct json_object *result, int fd, const struct api_error *err)
+{
+	assert_null(err);
+	*(bool *)data = true;
+}
+
+static void test_take(void **state)
+{
+	struct world *w = *state;
+	bool done = false;
+	char text[8] = "";
+	int fds[2];
+
+	assert_int_equal(pipe(fds), 0);
+	assert_int_equal(api_client_send(w->client, "t.take", NULL, fds[1], 0, on_taken, &done), 0);
+	turn(w);
+	assert_true(done);
+	assert_int_equal(read(fds[0], text, sizeof(text)), 5);
+	assert_string_equal(text, "taken");
+	close(fds[0]);
+}
+
+static void test_timeout_and_gone(void **state)
+{
+	static const char later[] = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"t.later\"}";
+	struct world *w = *state;
+	struct api_reply reply;
+
+	assert_int_not_equal(api_client_call(w->client, "t.later", NULL, 50, &reply), 0);
+	assert_int_equal(reply.err.kind, API_KIND_TIMEOUT);
+	assert_non_null(w->held);
+	/* An answer that nobody waits for any more is dropped. */
+	api_call_reply(w->held, NULL, -1);
+	w->held = NULL;
+	turn(w);
+	assert_int_equal(api_client_call(w->client, "t.echo", number(1), 5000, &reply), 0);
+	api_reply_finish(&reply);
+	assert_int_equal(write(w->peer, later, strlen(later)), strlen(later));
+	turn(w);
+	assert_non_null(w->held);
+	close(w->peer);
+	w->peer = -1;
+	turn(w);
+	assert_int_equal(w->gone, 1);
+	assert_int_equal(api_server_sessions(w->server), 1);
+}
+
+static void test_server_gone(void **state)
+{
+	struct world *w = *state;
+	struct api_reply reply;
+
+	api_server_destroy(w->server);
+	w->server = NULL;
+	assert_int_not_equal(api_client_call(w->client, "t.echo", number(1), 5000, &reply), 0);
+	assert_int_equal(reply.err.kind, API_KIND_UNAVAILABLE);
+	turn(w);
+	assert_true(api_client_closed(w->client));
+}
+
+/* Any cut of a stream of messages gives the same answers. */
+static void test_every_cut(void **state)
+{
+	static const char one[] = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"t.echo\",\"params\":{\"n\":3}}";
+	char two[2 * sizeof(one)], answer[512];
+	struct world *w = *state;
+	size_t len;
+
+	snprintf(two, sizeof(two), "%s %s", one, one);
+	len = strlen(two);
+	for (size_t cut = 0; cut <= len; cut++) {
+		ssize_t n;
+
+		assert_int_equal(write(w->peer, two, cut), cut);
+		turn(w);
+		assert_int_equal(write(w->peer, two + cut, len - cut), len - cut);
+		turn(w);
+		n = read(w->peer, answer, sizeof(answer) - 1);
+		assert_true(n > 0);
+		answer[n] = 0;
+		assert_string_equal(answer, "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"n\":3}}\n"
+					    "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"n\":3}}\n");
+	}
+}
+
+static void test_batch_with_a_late_one(void **state)
+{
+	static const char text[] = "[{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"t.later\"},"
+				   "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"t.echo\",\"params\":{\"n\":3}},"
+				   "{\"jsonrpc\":\"2.0\",\"id\":3,\"method\":\"t.give\"}]";
+	struct world *w = *state;
+	char answer[512];
+	ssize_t n;
+
+	assert_int_equal(write(w->peer, text, strlen(text)), strlen(text));
+	turn(w);
+	assert_int_equal(read(w->peer, answer, sizeof(answer)), -1);
+	api_call_reply(w->held, NULL, -1);
+	w->held = NULL;
+	turn(w);
+	n = read(w->peer, answer, sizeof(answer) - 1);
+	assert_true(n > 0);
+	answer[n] = 0;
+	assert_non_null(strstr(answer, "\"id\":1,\"result\":{}"));
+	assert_non_null(strstr(answer, "\"id\":2,\"result\":{\"n\":3}"));
+	assert_non_null(strstr(answer, "cannot be in a batch"));
+	/* Gone before the late one answers. */
+	assert_int_equal(write(w->peer, text, strlen(text)), strlen(text));
+	turn(w);
+	close(w->peer);
+	w->peer = -1;
+	turn(w);
+	assert_int_equal(w->gone, 1);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_call, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_descriptors, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_take, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_timeout_and_gone, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_server_gone, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_every_cut, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_batch_with_a_late_one, set_up, tear_down),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,499 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The tests' machine. Its processors do what silicon does with the tables that mmu/ built. */
+#include "machine.h"
+
+#include <string.h>
+#include <stdio.h>
+#include <sys/mman.h>
+
+/* ---- the engine's side ---- */
+
+static void tlb_drop(struct cpu *c, uint64_t pfn, uint64_t count)
+{
+	for (unsigned i = 0; i < NR_TLB; i++) {
+		if ((c->tlb[i].hpa >> 12) - pfn < count)
+			c->tlb[i].valid = false;
+	}
+}
+
+static void op_flush(void *priv, const struct mmu_flush *f)
+{
+	struct machine *m = priv;
+
+	m->flushes++;
+	for (unsigned n = 0; n < m->nr_cpus; n++) {
+		if (!(f->vcpus & MMU_VCPU_BIT(n)))
+			continue;
+		if (f->kind == MMU_FLUSH_ALL)
+			memset(m->cpu[n].tlb, 0, sizeof(m->cpu[n].tlb));
+		else
+			tlb_drop(&m->cpu[n], f->pfn, f->count);
+	}
+}
+
+static void op_kick(void *priv, uint64_t vcpus)
+{
+	((struct machine *)priv)->kicks++;
+}
+
+static void op_notify(void *priv, hva_t hva, uint64_t len)
+{
+	__atomic_fetch_add(&((struct machine *)priv)->notified, 1, __ATOMIC_RELAXED);
+}
+
+void machine_drain(struct machine *m)
+{
+	for (unsigned n = 0; n < m->nr_cpus; n++) {
+		mmu_pml_write(m->cpu[n].v, m->cpu[n].pml, m->cpu[n].pml_n);
+		m->cpu[n].pml_n = 0;
+	}
+}
+
+static void op_drain(void *priv)
+{
+	machine_drain(priv);
+}
+
+static const struct mmu_ops ops = {
+	.flush_tlb = op_flush,
+	.kick = op_kick,
+	.notify_write = op_notify,
+	.drain_pml = op_drain,
+};
+
+#define MAP_SIZE (1ull << 30)
+
+void machine_init(struct machine *m, const struct mmu_config *config, unsigned nr_cpus)
+{
+	uint8_t *raw;
+
+	memset(m, 0, sizeof(*m));
+	raw = mmap(NULL, 2 * MAP_SIZE, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	assert_ptr_not_equal(raw, MAP_FAILED);
+	m->map = (uint8_t *)(((uintptr_t)raw + MAP_SIZE - 1) & ~(MAP_SIZE - 1));
+	if (m->map != raw)
+		munmap(raw, (size_t)(m->map - raw));
+	munmap(m->map + MAP_SIZE, (size_t)(raw + MAP_SIZE - m->map));
+	m->map_size = MAP_SIZE;
+	assert_int_equal(mmu_vm_create(config, &ops, m, &m->vm), 0);
+	m->nr_cpus = nr_cpus;
+	for (unsigned i = 0; i < nr_cpus; i++) {
+		m->cpu[i].m = m;
+		assert_int_equal(mmu_vcpu_create(m->vm, i, &m->cpu[i].v), 0);
+		cpu_paging(&m->cpu[i], PAGING_NONE, 0);
+	}
+}
+
+void machine_finish(struct machine *m)
+{
+	for (unsigned i = 0; i < m->nr_cpus; i++)
+		mmu_vcpu_destroy(m->cpu[i].v);
+	mmu_vm_destroy(m->vm);
+	munmap(m->map, m->map_size);
+}
+
+void machine_add(struct machine *m, uint32_t id, gpa_t gpa, uint64_t size, uint64_t offset,
+		 uint32_t flags)
+{
+	struct slot_desc d = {
+		.id = id, .flags = flags, .gpa = gpa, .size = size, .host = m->map + offset};
+	unsigned i = 0;
+
+	while (m->region[i].used)
+		i++;
+	assert_true(i < NR_REGIONS);
+	m->region[i] = (struct region){true, id, gpa, size, m->map + offset, flags & SLOT_READONLY};
+	assert_int_equal(slot_add(m->vm, &d), 0);
+}
+
+void *machine_ptr(struct machine *m, gpa_t gpa)
+{
+	for (unsigned i = 0; i < NR_REGIONS; i++) {
+		const struct region *r = &m->region[i];
+
+		if (r->used && gpa - r->gpa < r->size)
+			return r->host + (gpa - r->gpa);
+	}
+	return NULL;
+}
+
+void machine_audit(struct machine *m)
+{
+	char text[256];
+
+	if (mmu_audit(m->vm, text, sizeof(text)))
+		fail_msg("audit: %s", text);
+}
+
+/* ---- registers ---- */
+
+void cpu_flush(struct cpu *c, bool globals)
+{
+	for (unsigned i = 0; i < NR_TLB; i++) {
+		if (globals || !c->tlb[i].g || !(c->regs.cr4 & BIT(7)))
+			c->tlb[i].valid = false;
+	}
+}
+
+void cpu_set_regs(struct cpu *c, const struct mmu_regs *regs)
+{
+	c->regs = *regs;
+	mmu_set_regs(c->v, regs);
+	if (mmu_get_policy(c->m->vm) == MMU_POLICY_SHADOW)
+		cpu_flush(c, true);
+}
+
+void cpu_paging(struct cpu *c, enum paging kind, uint64_t cr3)
+{
+	struct mmu_regs r = {
+		.cr0 = 1 | (kind ? BIT(31) | BIT(16) : 0),
+		.cr3 = cr3,
+		.cr4 = BIT(4) | BIT(7) | (kind >= PAGING_PAE ? BIT(5) : 0) |
+		       (kind == PAGING_5 ? BIT(12) : 0),
+		.efer = (kind >= PAGING_4 ? BIT(8) | BIT(10) : 0) | (kind >= PAGING_PAE ? BIT(11) : 0),
+		.maxphyaddr = 40,
+		.gbpages = true,
+	};
+
+	if (kind == PAGING_PAE)
+		assert_int_equal(mmu_read_pdptrs(c->v, &r, cr3, r.pdptr), 0);
+	cpu_set_regs(c, &r);
+}
+
+void cpu_load_cr3(struct cpu *c, uint64_t cr3)
+{
+	c->regs.cr3 = cr3;
+	mmu_new_cr3(c->v, cr3, c->regs.pdptr);
+	if (mmu_get_policy(c->m->vm) == MMU_POLICY_SHADOW)
+		cpu_flush(c, false);
+}
+
+void cpu_invlpg(struct cpu *c, uint64_t la)
+{
+	mmu_invlpg(c->v, la);
+	if (mmu_get_policy(c->m->vm) == MMU_POLICY_TDP)
+		return;
+	for (unsigned i = 0; i < NR_TLB; i++) {
+		if (c->tlb[i].page == la >> 12)
+			c->tlb[i].valid = false;
+	}
+}
+
+/* ---- the page walker of the processor ---- */
+
+enum { WALK_OK, WALK_MISS, WALK_RSVD };
+
+static int hw_walk(struct cpu *c, uint64_t addr, struct tlb_entry *e)
+{
+	bool ept = c->root.format == MMU_FORMAT_EPT;
+	uint64_t table = c->root.hpa, v;
+
+	*e = (struct tlb_entry){.valid = true, .w = true, .u = true, .x = true};
+	for (unsigned level = c->root.level;; level--) {
+		unsigned shift = 12 + 9 * (level - 1);
+
+		v = __atomic_load_n((uint64_t *)table + (addr >> shift & 511), __ATOMIC_ACQUIRE);
+		if (!(v & (ept ? 7 : 1)))
+			return WALK_MISS;
+		if (v & BITS(51, 48) || (ept && (v & 3) == 2))
+			return WALK_RSVD;
+		e->w &= v >> 1 & 1;
+		e->u &= ept ? v & 1 : v >> 2 & 1;
+		e->x &= ept ? v >> 2 & 1 : !(v >> 63);
+		table = v & BITS(47, 12);
+		if (level == 1 || v & BIT(7)) {
+			if (table & (BIT(shift) - 1))
+				return WALK_RSVD;
+			e->hpa = (table | (addr & (BIT(shift) - 1))) & ~0xfffull;
+			e->g = !ept && v >> 8 & 1;
+			e->key = v >> 59 & 15;
+			e->d = ept ? v >> 9 & 1 : v >> 6 & 1;
+			return WALK_OK;
+		}
+	}
+}
+
+static struct tlb_entry *tlb_find(struct cpu *c, uint64_t addr)
+{
+	for (unsigned i = 0; i < NR_TLB; i++) {
+		struct tlb_entry *e = &c->tlb[i];
+
+		if (e->valid && e->page == addr >> 12 &&
+		    ((e->g && c->regs.cr4 & BIT(7)) || e->tag == c->root.tag))
+			return e;
+	}
+	return NULL;
+}
+
+static struct tlb_entry *tlb_insert(struct cpu *c, uint64_t addr, const struct tlb_entry *e)
+{
+	struct tlb_entry *t = &c->tlb[c->next_tlb++ % NR_TLB];
+
+	*t = *e;
+	t->page = addr >> 12;
+	t->tag = c->root.tag;
+	return t;
+}
+
+/* What the processor checks under shadow: WP and NX always, the rest as the guest has it. */
+static bool shadow_allows(const struct cpu *c, const struct tlb_entry *e, unsigned access)
+{
+	bool pg = c->regs.cr0 >> 31 & 1, user = access & OACC_U;
+
+	if (access & OACC_X && (!e->x || (!user && e->u && pg && c->regs.cr4 & BIT(20))))
+		return false;
+	if (user && !e->u)
+		return false;
+	if (access & OACC_W && !e->w)
+		return false;
+	if (access & OACC_X)
+		return true;
+	if (!user && e->u && pg && c->regs.cr4 & BIT(21) && !(access & OACC_AC))
+		return false;
+	if (e->u && pg && c->regs.cr4 & BIT(22) && c->regs.efer & BIT(10)) {
+		unsigned rights = c->regs.pkru >> (2 * e->key) & 3;
+
+		if (rights & 1 || (rights & 2 && access & OACC_W))
+			return false;
+	}
+	return true;
+}
+
+static bool tdp_allows(const struct tlb_entry *e, unsigned access)
+{
+	return access & OACC_W ? e->w : access & OACC_X ? e->x : e->u;
+}
+
+static void enter(struct cpu *c)
+{
+	while (mmu_needs_load(c->v))
+		assert_int_equal(mmu_load(c->v, &c->root), 0);
+}
+
+static uint32_t to_mmu_access(unsigned access)
+{
+	return (access & OACC_W ? MMU_ACC_WRITE : 0) | (access & OACC_U ? MMU_ACC_USER : 0) |
+	       (access & OACC_X ? MMU_ACC_FETCH : 0) | (access & OACC_AC ? MMU_ACC_AC : 0);
+}
+
+/* One address through our tables: *@hpa, or an outcome that ends the access (true). */
+static bool resolve(struct cpu *c, uint64_t addr, uint64_t la, unsigned access, uint32_t flags,
+		    uint64_t *hpa, struct outcome *o)
+{
+	bool shadow = mmu_get_policy(c->m->vm) == MMU_POLICY_SHADOW;
+
+	for (unsigned tries = 0; tries < 100; tries++) {
+		struct tlb_entry fresh, *e;
+		uint32_t pf = flags | MMU_PF_GVA_VALID;
+		int r = WALK_OK;
+
+		enter(c);
+		e = c->m->no_tlb ? NULL : tlb_find(c, addr);
+		if (e && !(shadow ? shadow_allows(c, e, access) : tdp_allows(e, access))) {
+			e->valid = false; /* a fault drops the entry */
+			e = NULL;
+		}
+		if (!e) {
+			r = hw_walk(c, addr, &fresh);
+			if (r == WALK_OK &&
+			    (shadow ? shadow_allows(c, &fresh, access) : tdp_allows(&fresh, access)))
+				e = tlb_insert(c, addr, &fresh);
+			else
+				pf |= r == WALK_RSVD ? MMU_PF_RSVD | MMU_PF_PRESENT
+				      : r == WALK_OK ? MMU_PF_PRESENT : 0;
+		}
+		if (e) {
+			if (access & OACC_W && !e->d) { /* the modification log */
+				e->d = true;
+				c->pml[c->pml_n++] = addr & ~0xfffull;
+				if (c->pml_n == 64) {
+					mmu_pml_write(c->v, c->pml, c->pml_n);
+					c->pml_n = 0;
+				}
+				/* D goes to the table too; the leaf is found by walking again. */
+				uint64_t t = c->root.hpa;
+				for (unsigned level = c->root.level;; level--) {
+					uint64_t *s = (uint64_t *)t + (addr >> (12 + 9 * (level - 1)) & 511);
+					if (level == 1 || *s & BIT(7)) {
+						__atomic_fetch_or(s, BIT(9), __ATOMIC_SEQ_CST);
+						break;
+					}
+					t = *s & BITS(47, 12);
+				}
+			}
+			*hpa = e->hpa | (addr & 0xfff);
+			return false;
+		}
+		struct mmu_fault f = {
+			.addr = addr, .gva = la, .access = to_mmu_access(access), .flags = pf,
+			.walk_access = to_mmu_access(o->access)};
+
+		o->faults++;
+		r = mmu_page_fault(c->v, &f);
+		switch (r) {
+		case MMU_RETRY:
+			continue;
+		case MMU_INJECT:
+			o->kind = OUT_FAULT;
+			o->code = f.guest.error_code;
+			o->cr2 = f.guest.cr2;
+			return true;
+		case MMU_MMIO:
+			o->kind = OUT_MMIO;
+			o->gpa = f.gpa;
+			return true;
+		case MMU_EMULATE:
+			o->emulated = true;
+			return true;
+		default:
+			fail_msg("page fault: result %d", r);
+		}
+	}
+	fail_msg("no end of faults at %llx", (unsigned long long)addr);
+	return true;
+}
+
+static void emulate(struct cpu *c, uint64_t la, unsigned access, uint64_t value, unsigned size,
+		    struct outcome *o)
+{
+	struct mmu_walk_result w;
+	int r = mmu_gva_to_gpa(c->v, la, to_mmu_access(access), &w);
+
+	assert_in_range(r, 0, 1);
+	if (r) {
+		o->kind = OUT_FAULT;
+		o->code = w.fault.error_code;
+		o->cr2 = w.fault.cr2;
+		return;
+	}
+	o->kind = OUT_OK;
+	o->gpa = w.gpa;
+	if (access & OACC_W && mmu_guest_write(c->v, w.gpa, &value, size))
+		o->kind = OUT_MMIO;
+	else if (!machine_ptr(c->m, w.gpa))
+		o->kind = OUT_MMIO;
+	o->hpa = (uint64_t)(uintptr_t)machine_ptr(c->m, w.gpa);
+}
+
+/* ---- TDP: the guest's own walk, each step through our tables ---- */
+
+struct guest_read {
+	struct cpu *c;
+	uint64_t la;
+	unsigned access;
+	struct outcome *o;
+	bool ended;
+};
+
+static bool guest_read(void *priv, uint64_t gpa, unsigned size, uint64_t *value)
+{
+	struct guest_read *g = priv;
+	uint64_t hpa;
+
+	if (resolve(g->c, gpa, g->la, 0, MMU_PF_TABLE, &hpa, g->o)) {
+		g->ended = true;
+		return false;
+	}
+	*value = size == 4 ? __atomic_load_n((uint32_t *)hpa, __ATOMIC_RELAXED)
+			   : __atomic_load_n((uint64_t *)hpa, __ATOMIC_RELAXED);
+	return true;
+}
+
+static struct oracle_regs to_oracle(const struct mmu_regs *r)
+{
+	struct oracle_regs o = {.cr0 = r->cr0, .cr3 = r->cr3, .cr4 = r->cr4, .efer = r->efer,
+				.pkru = r->pkru, .width = r->maxphyaddr, .gbpages = r->gbpages};
+
+	memcpy(o.pdptr, r->pdptr, sizeof(o.pdptr));
+	return o;
+}
+
+/* A and D bits, as silicon sets them. False: the access ended or must begin again. */
+static bool set_ad(struct guest_read *g, const struct oracle_xlat *x, bool *again)
+{
+	for (unsigned i = 0; i < x->n; i++) {
+		const struct oracle_entry *e = &x->entry[i];
+		uint64_t want = e->value | BIT(5) |
+				(i == x->n - 1 && g->access & OACC_W ? BIT(6) : 0), hpa;
+		uint8_t *p;
+
+		if (want == e->value)
+			continue;
+		p = machine_ptr(g->c->m, e->gpa);
+		for (unsigned n = 0; n < NR_REGIONS; n++) {
+			const struct region *rg = &g->c->m->region[n];
+
+			if (rg->used && rg->readonly && e->gpa - rg->gpa < rg->size)
+				p = NULL; /* tables in ROM keep their bits */
+		}
+		if (!p)
+			continue;
+		if (resolve(g->c, e->gpa, g->la, OACC_W, MMU_PF_TABLE, &hpa, g->o)) {
+			if (g->o->emulated)
+				fail_msg("a table's A bit cannot be set");
+			return false;
+		}
+		if (e->size == 4)
+			*(uint32_t *)hpa = (uint32_t)want;
+		else
+			*(uint64_t *)hpa = want;
+	}
+	*again = false;
+	return true;
+}
+
+static struct outcome tdp_access(struct cpu *c, uint64_t la, unsigned access, uint64_t value,
+				 unsigned size)
+{
+	struct outcome o = {.access = access};
+	struct guest_read g = {.c = c, .la = la, .access = access, .o = &o};
+	struct oracle_mem mem = {.read = guest_read, .priv = &g};
+	struct oracle_regs regs = to_oracle(&c->regs);
+	struct oracle_xlat x;
+	bool again = false;
+	uint32_t code;
+	uint64_t hpa;
+
+	oracle_translate(&regs, &mem, la, &x);
+	if (g.ended)
+		return o;
+	code = oracle_judge(&regs, &x, access);
+	if (code) {
+		o.kind = OUT_FAULT;
+		o.code = code & ~ORACLE_FAULT;
+		o.cr2 = regs.efer & BIT(10) ? la : (uint32_t)la;
+		return o;
+	}
+	if (regs.cr0 >> 31 && !set_ad(&g, &x, &again))
+		return o;
+	if (resolve(c, x.frame | (la & 0xfff), la, access, 0, &hpa, &o)) {
+		if (o.emulated)
+			emulate(c, la, access, value, size, &o);
+		return o;
+	}
+	o.hpa = hpa;
+	if (access & OACC_W)
+		memcpy((void *)hpa, &value, size);
+	return o;
+}
+
+struct outcome cpu_access(struct cpu *c, uint64_t la, unsigned access, uint64_t value, unsigned size)
+{
+	struct outcome o = {.access = access};
+	uint64_t hpa;
+
+	if (!(c->regs.efer & BIT(10)))
+		la = (uint32_t)la;
+	if (mmu_get_policy(c->m->vm) == MMU_POLICY_TDP)
+		return tdp_access(c, la, access, value, size);
+	if (resolve(c, la, la, access, 0, &hpa, &o)) {
+		if (o.emulated)
+			emulate(c, la, access, value, size, &o);
+		return o;
+	}
+	o.hpa = hpa;
+	if (access & OACC_W)
+		memcpy((void *)hpa, &value, size);
+	return o;
+}

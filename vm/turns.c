@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Clock "instructions": vCPUs take turns on one thread, and an instruction is a nanosecond. */
+#include "vm/vm_internal.h"
+
+#include <signal.h>
+
+/*
+ * A turn is cut at the next device deadline, so timers fire at exact instructions. A device that
+ * arms an earlier one amid a turn ends it there and then (turns_rearm), which is at an exact
+ * instruction too, because it happens in an access of the guest's. When every vCPU sleeps, time
+ * jumps to the deadline. Whatever comes from outside (console input, the power button) makes a run
+ * its own.
+ */
+#define TURN_NS 20000ull
+
+static uint64_t turns_now(void *opaque)
+{
+	struct vm *vm = opaque;
+
+	return __atomic_load_n(&vm->virt_ns, __ATOMIC_RELAXED);
+}
+
+static void turns_rearm(void *opaque, uint64_t deadline)
+{
+	struct vm *vm = opaque;
+	struct vcpu *v = __atomic_load_n(&vm->turn, __ATOMIC_SEQ_CST);
+
+	if (v && deadline != CLOCK_NEVER)
+		vm->engine->vcpu_kick(v->engine);
+}
+
+const struct clock_ops turns_clock_ops = {
+	.now_ns = turns_now,
+	.rearm = turns_rearm,
+};
+
+void turns_sync(struct vm *vm)
+{
+	struct vcpu *v = vm->turn;
+
+	if (!vm->counts || !v)
+		return;
+	__atomic_store_n(&vm->virt_ns,
+			 vm->turn_start_ns + vm->engine->vcpu_icount(v->engine) -
+				 vm->turn_start_icount,
+			 __ATOMIC_RELAXED);
+}
+
+static uint64_t source_deadline(struct vm *vm)
+{
+	return clock_source_ns(&vm->clock, clock_next_deadline(&vm->clock));
+}
+
+/* Returns false when the vCPU could not go on. */
+static bool take_turn(struct vm *vm, struct vcpu *v)
+{
+	uint64_t deadline = source_deadline(vm);
+	uint64_t budget = TURN_NS;
+	enum engine_exit exit;
+
+	vm->turn_start_ns = vm->virt_ns;
+	vm->turn_start_icount = vm->engine->vcpu_icount(v->engine);
+	if (deadline <= vm->virt_ns)
+		return true;
+	budget = MIN(budget, deadline - vm->virt_ns);
+	vm->engine->vcpu_set_tsc(v->engine, clock_tsc(&vm->clock));
+	__atomic_store_n(&vm->turn, v, __ATOMIC_SEQ_CST);
+	exit = vm->engine->vcpu_run(v->engine, budget);
+	turns_sync(vm);
+	__atomic_store_n(&vm->turn, NULL, __ATOMIC_SEQ_CST);
+	if (exit == ENGINE_EXIT_SHUTDOWN)
+		vm_request_end(vm, VM_REASON_CRASH, 0, v->index, "triple fault on vCPU %u",
+			       v->index);
+	else if (exit == ENGINE_EXIT_ERROR)
+		vm_request_end(vm, VM_REASON_ENGINE, 0, v->index, "vCPU %u: %s", v->index,
+			       vm->engine->vcpu_error(v->engine));
+	return exit != ENGINE_EXIT_SHUTDOWN && exit != ENGINE_EXIT_ERROR;
+}
+
+/* Nobody can run: jump to the next deadline, or wait for something from outside. */
+static void idle(struct vm *vm)
+{
+	struct vcpu *first = &vm->vcpus[0];
+	uint64_t deadline = source_deadline(vm);
+
+	if (deadline != CLOCK_NEVER) {
+		if (deadline > vm->virt_ns)
+			__atomic_store_n(&vm->virt_ns, deadline, __ATOMIC_RELAXED);
+		return;
+	}
+	pthread_mutex_lock(&first->lock);
+	__atomic_store_n(&first->sleeping, true, __ATOMIC_SEQ_CST);
+	while (!__atomic_load_n(&first->notified, __ATOMIC_SEQ_CST) && first->wish == VCPU_RUN)
+		pthread_cond_wait(&first->cond, &first->lock);
+	__atomic_store_n(&first->sleeping, false, __ATOMIC_SEQ_CST);
+	pthread_mutex_unlock(&first->lock);
+	__atomic_store_n(&first->notified, false, __ATOMIC_SEQ_CST);
+}
+
+static bool any_can_wake(struct vm *vm)
+{
+	for (unsigned k = 0; k < vm->cpus; k++) {
+		struct cpu_state s;
+
+		vm->engine->vcpu_get_state(vm->vcpus[k].engine, &s);
+		if (s.activity == CPU_HALTED && (s.rflags & X86_FLAG_IF))
+			return true;
+	}
+	return false;
+}
+
+/* Holds while asked to; false when the thread is to end. The first vCPU's wish stands for all. */
+static bool obey(struct vm *vm)
+{
+	struct vcpu *first = &vm->vcpus[0];
+	enum vcpu_wish wish;
+
+	pthread_mutex_lock(&first->lock);
+	wish = first->wish;
+	pthread_mutex_unlock(&first->lock);
+	if (wish == VCPU_RUN)
+		return true;
+	for (unsigned k = 0; k < vm->cpus; k++) {
+		struct vcpu *v = &vm->vcpus[k];
+
+		pthread_mutex_lock(&v->lock);
+		while (v->wish == VCPU_HOLD) {
+			v->held = true;
+			pthread_cond_broadcast(&v->cond);
+			pthread_cond_wait(&v->cond, &v->lock);
+		}
+		v->held = false;
+		wish = v->wish;
+		pthread_mutex_unlock(&v->lock);
+	}
+	return wish != VCPU_QUIT;
+}
+
+static void *turns_thread(void *arg)
+{
+	struct vm *vm = arg;
+
+	while (obey(vm)) {
+		bool ran = false;
+
+		for (unsigned k = 0; k < vm->cpus; k++) {
+			struct vcpu *v = &vm->vcpus[k];
+
+			if (!vm->engine->vcpu_runnable(v->engine))
+				continue;
+			ran = true;
+			if (!take_turn(vm, v)) {
+				pthread_mutex_lock(&v->lock);
+				while (v->wish == VCPU_RUN)
+					pthread_cond_wait(&v->cond, &v->lock);
+				pthread_mutex_unlock(&v->lock);
+			}
+			if (source_deadline(vm) <= vm->virt_ns)
+				clock_run(&vm->clock);
+			if (__atomic_load_n(&vm->end_requested, __ATOMIC_SEQ_CST))
+				break;
+		}
+		if (!ran) {
+			if (!any_can_wake(vm))
+				vm_request_end(vm, VM_REASON_HALTED, 0, 0,
+					       "every vCPU has halted with interrupts off");
+			idle(vm);
+			if (source_deadline(vm) <= vm->virt_ns)
+				clock_run(&vm->clock);
+		}
+		if (__atomic_load_n(&vm->end_requested, __ATOMIC_SEQ_CST)) {
+			pthread_mutex_lock(&vm->vcpus[0].lock);
+			while (vm->vcpus[0].wish == VCPU_RUN)
+				pthread_cond_wait(&vm->vcpus[0].cond, &vm->vcpus[0].lock);
+			pthread_mutex_unlock(&vm->vcpus[0].lock);
+		}
+	}
+	return NULL;
+}
+
+int turns_start(struct vm *vm)
+{
+	sigset_t all, old;
+	int ret;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	ret = -pthread_create(&vm->turns_thread, NULL, turns_thread, vm);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	vm->turns_started = !ret;
+	if (!ret)
+		pthread_setname_np(vm->turns_thread, "vcpus");
+	return ret;
+}
+
+void turns_stop(struct vm *vm)
+{
+	pthread_join(vm->turns_thread, NULL);
+	vm->turns_started = false;
+}

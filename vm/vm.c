@@ -1,0 +1,564 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* A machine's parts put together, and the states it goes through. */
+#include "vm/vm_internal.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <json-c/json.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
+#include <x86intrin.h>
+
+#include "base/cleanup.h"
+#include "vm/memmap.h"
+
+#define SLOT_LOW  0
+#define SLOT_HIGH 1
+/* With clock "instructions" one is a nanosecond, so the TSC runs at this. */
+#define COUNTED_TSC_HZ 1000000000ull
+/* 2020-01-01, where a counted machine's wall clock starts. */
+#define COUNTED_EPOCH_NS (1577836800ll * 1000000000ll)
+
+/* ---- requests from any thread -------------------------------------------------------------------- */
+
+static void wake_loop(struct vm *vm)
+{
+	uint64_t one = 1;
+
+	if (write(vm->wake_fd, &one, sizeof(one)) < 0)
+		return; /* it is full: the loop will wake anyhow */
+}
+
+void vm_request_end(struct vm *vm, enum vm_reason reason, int code, unsigned vcpu, const char *fmt, ...)
+{
+	va_list ap;
+
+	pthread_mutex_lock(&vm->end_lock);
+	if (!vm->end_requested) {
+		vm->reason = reason;
+		vm->code = code;
+		vm->end_vcpu = vcpu;
+		va_start(ap, fmt);
+		vsnprintf(vm->message, sizeof(vm->message), fmt, ap);
+		va_end(ap);
+		__atomic_store_n(&vm->end_requested, true, __ATOMIC_SEQ_CST);
+	}
+	pthread_mutex_unlock(&vm->end_lock);
+	for (unsigned k = 0; vm->vcpus && k < vm->cpus; k++)
+		vm->engine->vcpu_kick(vm->vcpus[k].engine);
+	wake_loop(vm);
+}
+
+void vm_request_reset(struct vm *vm)
+{
+	if (vm->def->on_reset == MACHINE_RESET_END) {
+		vm_request_end(vm, VM_REASON_RESET, 0, 0, "the guest asked for a reset");
+		return;
+	}
+	pthread_mutex_lock(&vm->end_lock);
+	vm->reset_requested = true;
+	pthread_mutex_unlock(&vm->end_lock);
+	wake_loop(vm);
+}
+
+static void machine_poweroff(void *opaque)
+{
+	vm_request_end(opaque, VM_REASON_POWEROFF, 0, 0, "the guest powered off");
+}
+
+static void machine_reset(void *opaque)
+{
+	vm_request_reset(opaque);
+}
+
+static void machine_exit(void *opaque, uint32_t value)
+{
+	int code = (int)((value << 1 | 1) & 0xff);
+
+	vm_request_end(opaque, VM_REASON_DEBUG_EXIT, code, 0, "the guest wrote %u to isa-debug-exit",
+		       value);
+}
+
+static const struct machine_ops machine_ops = {
+	.poweroff = machine_poweroff,
+	.reset = machine_reset,
+	.exit = machine_exit,
+	.shutdown = machine_poweroff,
+};
+
+/* ---- time ---------------------------------------------------------------------------------------- */
+
+static uint64_t host_ns(void)
+{
+	return clock_host_ns(NULL);
+}
+
+static void host_rearm(void *opaque, uint64_t deadline)
+{
+	struct vm *vm = opaque;
+	uint64_t ns = clock_source_ns(&vm->clock, deadline);
+	struct itimerspec spec = {0};
+
+	if (ns != CLOCK_NEVER) {
+		spec.it_value.tv_sec = (time_t)(ns / 1000000000);
+		spec.it_value.tv_nsec = (long)(ns % 1000000000);
+		if (!ns)
+			spec.it_value.tv_nsec = 1;
+	}
+	timerfd_settime(vm->timer_fd, TFD_TIMER_ABSTIME, &spec, NULL);
+}
+
+static const struct clock_ops host_clock_ops = {
+	.now_ns = clock_host_ns,
+	.rearm = host_rearm,
+};
+
+static void on_timer(evutil_socket_t fd, short what, void *data)
+{
+	struct vm *vm = data;
+	uint64_t n;
+
+	if (read(fd, &n, sizeof(n)) < 0 && errno != EAGAIN)
+		return;
+	clock_run(&vm->clock);
+}
+
+/* The host's TSC against its monotonic clock, over 10 ms; good to some ten parts in a million. */
+static uint64_t host_tsc_hz(void)
+{
+	uint64_t ns0 = host_ns(), tsc0 = __rdtsc(), ns1, tsc1;
+	struct timespec nap = {.tv_nsec = 10000000};
+
+	nanosleep(&nap, NULL);
+	ns1 = host_ns();
+	tsc1 = __rdtsc();
+	return (uint64_t)((__uint128_t)(tsc1 - tsc0) * 1000000000 / (ns1 - ns0));
+}
+
+/* ---- making -------------------------------------------------------------------------------------- */
+
+/* Guest memory starts at a host address that agrees with gpa 0 in its low 30 bits: large pages. */
+static int ram_create(struct vm *vm)
+{
+	uint64_t size = vm->ram_size, room = size + GIB(1);
+	uint8_t *area, *at;
+
+	vm->ram_fd = memfd_create("guest-memory", MFD_CLOEXEC);
+	if (vm->ram_fd < 0 || ftruncate(vm->ram_fd, (off_t)size) < 0)
+		return -errno;
+	area = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (area == MAP_FAILED)
+		return -errno;
+	at = (uint8_t *)ALIGN_UP((uintptr_t)area, GIB(1));
+	if (at != area)
+		munmap(area, (size_t)(at - area));
+	if (at + size != area + room)
+		munmap(at + size, (size_t)(area + room - (at + size)));
+	if (mmap(at, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, vm->ram_fd, 0) ==
+	    MAP_FAILED)
+		return -errno;
+	vm->ram = at;
+	vm->ram_fresh = true;
+	madvise(at, size, MADV_HUGEPAGE);
+	madvise(at, size, MADV_DONTDUMP);
+	return 0;
+}
+
+static int slots_add(struct vm *vm)
+{
+	struct slot_desc low = {.id = SLOT_LOW, .size = vm->ram_below_4g, .host = vm->ram};
+	struct slot_desc high = {.id = SLOT_HIGH,
+				 .gpa = MEMMAP_HIGH_START,
+				 .size = vm->ram_above_4g,
+				 .host = vm->ram + vm->ram_below_4g};
+	int ret = slot_add(vm->mmu, &low);
+
+	if (!ret && high.size)
+		ret = slot_add(vm->mmu, &high);
+	return ret;
+}
+
+static int engine_create(struct vm *vm, uint64_t tsc_hz, struct api_error *err)
+{
+	struct engine_config config = {
+		.vcpus = vm->cpus,
+		.policy = vm->def->mmu == MACHINE_MMU_SHADOW ? MMU_POLICY_SHADOW : MMU_POLICY_TDP,
+		.clock = vm->counts ? ENGINE_CLOCK_INSTRUCTIONS : ENGINE_CLOCK_HOST,
+		.ram_bytes = vm->ram_size,
+		.rand_seed = vm->counts ? 0x756d627261ull : 0,
+		.model = &vm->model,
+		.host = &vm_engine_host,
+		.host_priv = vm,
+	};
+	int ret;
+
+	if (vm->def->engine == MACHINE_ENGINE_KVM)
+		return api_error_set(err, API_KIND_NOT_SUPPORTED,
+				     "engine \"kvm\" is not built into this version; use \"soft\"");
+	vm->engine = &engine_soft;
+	engine_cpu_model_init(&vm->model, vm->cpus, tsc_hz);
+	ret = vm->engine->create(&config, &vm->engine_vm);
+	if (!ret) {
+		vm->mmu = vm->engine->mmu(vm->engine_vm);
+		ret = slots_add(vm);
+	}
+	if (!ret)
+		ret = vcpus_create(vm);
+	return ret ? api_error_set(err, API_KIND_INTERNAL, "engine soft: %s", strerror(-ret)) : 0;
+}
+
+static void serial_out(void *opaque, const uint8_t *data, size_t len)
+{
+	struct vm *vm = opaque;
+
+	vm->ops->console_output(vm->data, data, len);
+}
+
+static void serial_ready(void *opaque)
+{
+	struct vm *vm = opaque;
+
+	vm->ops->console_ready(vm->data);
+}
+
+static int board_make(struct vm *vm, uint64_t tsc_hz, struct api_error *err)
+{
+	struct clock_config clock = {
+		.ops = vm->counts ? &turns_clock_ops : &host_clock_ops,
+		.opaque = vm,
+		.tsc_hz = tsc_hz,
+	};
+	struct timespec now;
+	int ret;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	ret = clock_init(&vm->clock, &clock);
+	if (ret)
+		return api_error_set(err, API_KIND_INTERNAL, "clock: %s", strerror(-ret));
+	vm->clock_ready = true;
+
+	struct board_config board = {
+		.clock = &vm->clock,
+		.cpus = vm->cpus,
+		.phys_bits = vm->model.maxphyaddr,
+		.x2apic = true,
+		.test_devices = true,
+		.ram_below_4g = vm->ram_below_4g,
+		.ram_above_4g = vm->ram_above_4g,
+		.epoch_ns = vm->counts ? COUNTED_EPOCH_NS
+				       : (int64_t)now.tv_sec * 1000000000 + now.tv_nsec,
+		.machine_ops = &machine_ops,
+		.lapic_ops = &vm_lapic_ops,
+		.opaque = vm,
+		.serial_output = serial_out,
+		.serial_input_ready = serial_ready,
+		.debugcon_output = serial_out,
+		.console_opaque = vm,
+	};
+
+	ret = board_create(&board, &vm->board);
+	return ret ? api_error_set(err, API_KIND_INTERNAL, "devices: %s", strerror(-ret)) : 0;
+}
+
+static void on_wake(evutil_socket_t fd, short what, void *data);
+static void on_timeout(evutil_socket_t fd, short what, void *data);
+
+static int loop_create(struct vm *vm)
+{
+	vm->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+	vm->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (vm->timer_fd < 0 || vm->wake_fd < 0)
+		return -errno;
+	vm->timer = event_new(vm->base, vm->timer_fd, EV_READ | EV_PERSIST, on_timer, vm);
+	vm->wake = event_new(vm->base, vm->wake_fd, EV_READ | EV_PERSIST, on_wake, vm);
+	vm->timeout = evtimer_new(vm->base, on_timeout, vm);
+	if (!vm->timer || !vm->wake || !vm->timeout || event_add(vm->timer, NULL) ||
+	    event_add(vm->wake, NULL))
+		return -ENOMEM;
+	return 0;
+}
+
+static int make_parts(struct vm *vm, struct api_error *err)
+{
+	uint64_t tsc_hz = vm->counts ? COUNTED_TSC_HZ : host_tsc_hz();
+	int ret = memmap_split(vm->ram_size, &vm->ram_below_4g, &vm->ram_above_4g);
+
+	if (ret)
+		return api_error_field(err, "memory", "%llu bytes: a machine needs at least %llu KiB",
+				       (unsigned long long)vm->ram_size,
+				       (unsigned long long)(MEMMAP_RAM_MIN >> 10));
+	ret = loop_create(vm);
+	if (ret)
+		return api_error_set(err, API_KIND_INTERNAL, "event loop: %s", strerror(-ret));
+	ret = ram_create(vm);
+	if (ret)
+		return api_error_set(err, API_KIND_LIMIT, "%llu MiB of guest memory: %s",
+				     (unsigned long long)(vm->ram_size >> 20), strerror(-ret));
+	ret = engine_create(vm, tsc_hz, err);
+	return ret ? ret : board_make(vm, tsc_hz, err);
+}
+
+int vm_create(struct vm **out, struct event_base *base, const struct machine_def *def,
+	      const struct machine_files *files, const struct vm_ops *ops, void *data,
+	      struct api_error *err)
+{
+	struct vm *vm = calloc(1, sizeof(*vm));
+	int ret;
+
+	if (!vm)
+		return api_error_set(err, API_KIND_INTERNAL, "out of memory");
+	vm->def = def;
+	vm->files = files;
+	vm->ops = ops;
+	vm->data = data;
+	vm->base = base;
+	vm->ram_fd = vm->timer_fd = vm->wake_fd = -1;
+	vm->ram_size = def->memory;
+	vm->cpus = (unsigned)def->cpus;
+	vm->counts = def->clock == MACHINE_CLOCK_INSTRUCTIONS;
+	pthread_mutex_init(&vm->end_lock, NULL);
+	ret = make_parts(vm, err);
+	if (ret) {
+		vm_destroy(vm);
+		return ret;
+	}
+	*out = vm;
+	return 0;
+}
+
+static void free_event(struct event *ev)
+{
+	if (ev)
+		event_free(ev);
+}
+
+void vm_destroy(struct vm *vm)
+{
+	if (!vm)
+		return;
+	vcpus_destroy(vm);
+	free_event(vm->timer);
+	free_event(vm->wake);
+	free_event(vm->timeout);
+	board_destroy(vm->board);
+	if (vm->engine)
+		vm->engine->destroy(vm->engine_vm);
+	if (vm->clock_ready)
+		clock_finish(&vm->clock);
+	if (vm->ram)
+		munmap(vm->ram, vm->ram_size);
+	cleanup_close(&vm->ram_fd);
+	cleanup_close(&vm->timer_fd);
+	cleanup_close(&vm->wake_fd);
+	json_object_put(vm->detail);
+	pthread_mutex_destroy(&vm->end_lock);
+	free(vm);
+}
+
+/* ---- states -------------------------------------------------------------------------------------- */
+
+static void set_state(struct vm *vm, enum vm_state state)
+{
+	vm->state = state;
+	vm->ops->state_changed(vm->data);
+}
+
+static int wrong_state(const struct vm *vm, struct api_error *err, const char *what)
+{
+	return api_error_set(err, API_KIND_INVALID_STATE, "the machine is %s: it cannot be %s",
+			     vm_state_names[vm->state], what);
+}
+
+static void go(struct vm *vm)
+{
+	vm->started_ns = host_ns();
+	clock_resume(&vm->clock);
+	if (!vm->counts)
+		for (unsigned k = 0; k < vm->cpus; k++)
+			vm->engine->vcpu_set_tsc(vm->vcpus[k].engine, clock_tsc(&vm->clock));
+	vcpus_release(vm);
+}
+
+static void halt(struct vm *vm)
+{
+	vcpus_hold(vm);
+	clock_pause(&vm->clock);
+	vm->ran_ns += host_ns() - vm->started_ns;
+}
+
+/* All that must be known of a machine that has ended is gathered here, once. */
+static void end(struct vm *vm)
+{
+	if (vm->state == VM_ENDED)
+		return;
+	evtimer_del(vm->timeout);
+	if (vm->state == VM_RUNNING || vm->state == VM_STOPPING)
+		halt(vm);
+	board_flush(vm->board);
+	if (vm->reason == VM_REASON_CRASH || vm->reason == VM_REASON_HALTED ||
+	    vm->reason == VM_REASON_ENGINE || vm->reason == VM_REASON_TIMEOUT)
+		vm->detail = vm_crash_detail(vm, vm->end_vcpu);
+	set_state(vm, VM_ENDED);
+}
+
+static int restart(struct vm *vm, struct api_error *err)
+{
+	int ret;
+
+	board_reset(vm->board);
+	for (unsigned k = 0; k < vm->cpus; k++)
+		vm->engine->vcpu_reset(vm->vcpus[k].engine);
+	ret = vm_load(vm, err);
+	if (ret)
+		vm_request_end(vm, VM_REASON_BAD_IMAGE, 0, 0, "%s", err->text);
+	return ret;
+}
+
+static void on_wake(evutil_socket_t fd, short what, void *data)
+{
+	struct vm *vm = data;
+	struct api_error err = {0};
+	bool reset;
+	uint64_t n;
+
+	if (read(fd, &n, sizeof(n)) < 0)
+		return;
+	pthread_mutex_lock(&vm->end_lock);
+	reset = vm->reset_requested;
+	vm->reset_requested = false;
+	pthread_mutex_unlock(&vm->end_lock);
+	if (vm->end_requested) {
+		end(vm);
+	} else if (reset && (vm->state == VM_RUNNING || vm->state == VM_STOPPING)) {
+		halt(vm);
+		if (restart(vm, &err) == 0) {
+			vm->state = VM_RUNNING;
+			go(vm);
+		}
+	}
+}
+
+static void on_timeout(evutil_socket_t fd, short what, void *data)
+{
+	struct vm *vm = data;
+
+	vm_request_end(vm, VM_REASON_TIMEOUT, 0, 0, "still running after %g s", vm->def->timeout);
+}
+
+int vm_start(struct vm *vm, struct api_error *err)
+{
+	int ret;
+
+	if (vm->state != VM_CREATED)
+		return wrong_state(vm, err, "started");
+	ret = vm_load(vm, err);
+	if (ret) {
+		vm_request_end(vm, VM_REASON_BAD_IMAGE, 0, 0, "%s", err->text);
+		end(vm);
+		return ret;
+	}
+	ret = vcpus_start(vm);
+	if (ret)
+		return api_error_set(err, API_KIND_INTERNAL, "vCPU thread: %s", strerror(-ret));
+	if (vm->def->timeout > 0) {
+		struct timeval tv = {.tv_sec = (time_t)vm->def->timeout};
+
+		tv.tv_usec = (suseconds_t)((vm->def->timeout - (double)tv.tv_sec) * 1e6);
+		evtimer_add(vm->timeout, &tv);
+	}
+	go(vm);
+	set_state(vm, VM_RUNNING);
+	return 0;
+}
+
+int vm_pause(struct vm *vm, struct api_error *err)
+{
+	if (vm->state != VM_RUNNING && vm->state != VM_STOPPING)
+		return wrong_state(vm, err, "paused");
+	halt(vm);
+	set_state(vm, VM_PAUSED);
+	return 0;
+}
+
+int vm_resume(struct vm *vm, struct api_error *err)
+{
+	if (vm->state != VM_PAUSED)
+		return wrong_state(vm, err, "resumed");
+	go(vm);
+	set_state(vm, VM_RUNNING);
+	return 0;
+}
+
+int vm_reset(struct vm *vm, struct api_error *err)
+{
+	bool running = vm->state == VM_RUNNING || vm->state == VM_STOPPING;
+	int ret;
+
+	if (!running && vm->state != VM_PAUSED)
+		return wrong_state(vm, err, "reset");
+	if (running)
+		halt(vm);
+	ret = restart(vm, err);
+	if (!ret && running) {
+		go(vm);
+		set_state(vm, VM_RUNNING);
+	}
+	return ret;
+}
+
+int vm_powerdown(struct vm *vm, struct api_error *err)
+{
+	if (vm->state != VM_RUNNING && vm->state != VM_STOPPING)
+		return wrong_state(vm, err, "stopped by its power button");
+	acpi_pm_power_button(&vm->board->acpi_pm);
+	set_state(vm, VM_STOPPING);
+	return 0;
+}
+
+int vm_end(struct vm *vm, enum vm_reason reason, struct api_error *err)
+{
+	if (vm->state == VM_ENDED)
+		return wrong_state(vm, err, "stopped");
+	vm_request_end(vm, reason, 0, 0, "%s",
+		       reason == VM_REASON_TIMEOUT ? "timeout" : "stopped on request");
+	return 0;
+}
+
+void vm_query(struct vm *vm, struct vm_report *report)
+{
+	report->state = vm->state;
+	if (vm->state != VM_ENDED)
+		return;
+	report->reason = vm->reason;
+	report->code = vm->code;
+	snprintf(report->message, sizeof(report->message), "%s", vm->message);
+	if (vm->detail)
+		report->detail = json_object_get(vm->detail);
+	report->stats = json_object_new_object();
+	if (report->stats)
+		vm_stats_add(vm, report->stats);
+}
+
+int vm_stats(struct vm *vm, struct json_object *stats, struct api_error *err)
+{
+	int ret = vm_stats_add(vm, stats);
+
+	return ret ? api_error_set(err, API_KIND_INTERNAL, "out of memory") : 0;
+}
+
+size_t vm_console_input(struct vm *vm, const void *bytes, size_t len)
+{
+	return serial_input(&vm->board->com1, bytes, len);
+}
+
+enum vm_state vm_state(const struct vm *vm)
+{
+	return vm->state;
+}

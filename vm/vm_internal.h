@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The inside of a machine, for the files of vm/. */
+#ifndef UMBRA_VM_INTERNAL_H
+#define UMBRA_VM_INTERNAL_H
+
+#include <pthread.h>
+
+#include "devices/board.h"
+#include "engine/engine.h"
+#include "vm/vm.h"
+
+struct event;
+
+/* What a vCPU thread is asked, beside running. */
+enum vcpu_wish { VCPU_RUN, VCPU_HOLD, VCPU_QUIT };
+
+struct vcpu {
+	struct vm *vm;
+	unsigned index;
+	struct engine_vcpu *engine;
+	pthread_t thread;
+	bool started;
+
+	pthread_mutex_t lock;
+	pthread_cond_t cond; /* for the vCPU thread: notified or wish changed */
+	enum vcpu_wish wish; /* under lock */
+	bool held;	     /* under lock: it has stopped because of VCPU_HOLD */
+	bool notified;	     /* atomic: look at interrupts again */
+	bool sleeping;	     /* atomic: waits on cond */
+	bool stuck; /* atomic: nothing of its own can wake it (HLT with IF clear, or waits for SIPI)
+		     */
+};
+
+struct vm {
+	const struct machine_def *def;
+	const struct machine_files *files;
+	const struct vm_ops *ops;
+	void *data;
+	struct event_base *base;
+
+	/* Memory: one memfd, mapped once, two slots. */
+	int ram_fd;
+	uint8_t *ram;
+	uint64_t ram_size, ram_below_4g, ram_above_4g;
+	bool ram_fresh; /* nothing was ever written: it is all zero */
+
+	const struct engine_ops *engine;
+	struct engine_vm *engine_vm;
+	struct mmu_vm *mmu;
+	struct engine_cpu_model model;
+	struct board *board;
+	struct clock clock;
+	bool clock_ready;
+	unsigned cpus;
+	struct vcpu *vcpus;
+
+	/* With clock "instructions": the turn-taking thread's. */
+	bool counts;
+	pthread_t turns_thread;
+	bool turns_started;
+	uint64_t virt_ns;  /* atomic: the machine's time, also amid a turn */
+	struct vcpu *turn; /* whose turn it is */
+	uint64_t turn_start_ns, turn_start_icount;
+
+	struct event *timer; /* clock "host": the earliest device deadline */
+	int timer_fd;
+	struct event *wake; /* an end or reset was requested */
+	int wake_fd;
+	struct event *timeout;
+
+	enum vm_state state;
+	uint64_t started_ns, ran_ns; /* host time */
+	pthread_mutex_t end_lock;
+	/* Under end_lock: the first request counts. */
+	bool end_requested, reset_requested;
+	enum vm_reason reason;
+	int code;
+	char message[256];
+	unsigned end_vcpu;
+	struct json_object *detail;
+	struct boot_result boot;
+};
+
+/* vcpu.c */
+int vcpus_create(struct vm *vm);
+void vcpus_destroy(struct vm *vm);
+int vcpus_start(struct vm *vm);
+/* Wait until none is running, or let them go on. The loop's thread. */
+void vcpus_hold(struct vm *vm);
+void vcpus_release(struct vm *vm);
+void vcpu_notify(struct vcpu *v);
+extern const struct engine_host vm_engine_host;
+extern const struct lapic_ops vm_lapic_ops;
+
+/* turns.c: clock "instructions" */
+int turns_start(struct vm *vm);
+void turns_stop(struct vm *vm);
+/* Bring virt_ns up to the instruction that is being carried out. */
+void turns_sync(struct vm *vm);
+extern const struct clock_ops turns_clock_ops;
+
+/* vm.c; any thread */
+void vm_request_end(struct vm *vm, enum vm_reason reason, int code, unsigned vcpu, const char *fmt,
+		    ...) __attribute__((format(printf, 5, 6)));
+void vm_request_reset(struct vm *vm);
+bool vm_all_stuck(struct vm *vm);
+
+/* load.c */
+int vm_load(struct vm *vm, struct api_error *err);
+
+/* stats.c */
+int vm_stats_add(struct vm *vm, struct json_object *stats);
+struct json_object *vm_crash_detail(struct vm *vm, unsigned vcpu);
+
+#endif
