@@ -72,7 +72,7 @@ static struct pending *pending_find(struct api_client *client, struct json_objec
 
 	if (!json_object_is_type(id, json_type_int))
 		return NULL;
-	list_for_each_entry(p, &client->pending, link)
+	list_for_each_entry (p, &client->pending, link)
 		if (p->id == json_object_get_int64(id))
 			return p;
 	return NULL;
@@ -236,8 +236,8 @@ static struct json_object *make_request(int64_t id, const char *method, struct j
 	return msg;
 }
 
-int api_client_send(struct api_client *client, const char *method, struct json_object *params, int fd,
-		    int timeout_ms, api_answer answer, void *data)
+int api_client_send(struct api_client *client, const char *method, struct json_object *params,
+		    int fd, int timeout_ms, api_answer answer, void *data)
 {
 	const struct timeval tv = {timeout_ms / 1000, timeout_ms % 1000 * 1000};
 	struct pending *p = calloc(1, sizeof(*p));

@@ -18,9 +18,11 @@ struct api_client_ops {
 };
 
 /*
- * The answer: @result on success (borrowed, @err NULL), else @err. @fd is -1 or the callee's to own.
+ * The answer: @result on success (borrowed, @err NULL), else @err. @fd is -1 or the callee's to
+ * own.
  */
-typedef void (*api_answer)(void *data, struct json_object *result, int fd, const struct api_error *err);
+typedef void (*api_answer)(void *data, struct json_object *result, int fd,
+			   const struct api_error *err);
 
 /* @base may be NULL: then the client has a loop of its own. Takes @fd on success. */
 int api_client_create(struct api_client **out, struct event_base *base, int fd,
@@ -38,12 +40,12 @@ bool api_client_closed(const struct api_client *client);
  * @params (NULL: none) and @fd (-1: none) are taken in any case. @timeout_ms 0: none. When this
  * returns 0 the answer comes exactly once; on -errno it never does.
  */
-int api_client_send(struct api_client *client, const char *method, struct json_object *params, int fd,
-		    int timeout_ms, api_answer answer, void *data);
+int api_client_send(struct api_client *client, const char *method, struct json_object *params,
+		    int fd, int timeout_ms, api_answer answer, void *data);
 
 struct api_reply {
 	struct json_object *result; /* owned by the caller */
-	int fd;                     /* likewise, or -1 */
+	int fd;			    /* likewise, or -1 */
 	struct api_error err;
 };
 

@@ -34,12 +34,12 @@ struct api_conn {
 	int fds[API_FDS_MAX];
 	size_t n_fds;
 	struct list queue; /* of struct outgoing */
-	size_t queued;     /* bytes */
-	unsigned depth;    /* callbacks that we are inside of */
-	bool finishing;    /* read no more, close when the queue is empty */
-	bool broken;       /* the socket failed or its queue overflowed: close at once */
-	bool dead;         /* destroyed inside a callback: freed when it returns */
-	bool told;         /* closed() was called */
+	size_t queued;	   /* bytes */
+	unsigned depth;	   /* callbacks that we are inside of */
+	bool finishing;	   /* read no more, close when the queue is empty */
+	bool broken;	   /* the socket failed or its queue overflowed: close at once */
+	bool dead;	   /* destroyed inside a callback: freed when it returns */
+	bool told;	   /* closed() was called */
 };
 
 static void outgoing_destroy(struct outgoing *o)
@@ -54,7 +54,7 @@ static void conn_free(struct api_conn *conn)
 {
 	struct outgoing *o, *tmp;
 
-	list_for_each_entry_safe(o, tmp, &conn->queue, link)
+	list_for_each_entry_safe (o, tmp, &conn->queue, link)
 		outgoing_destroy(o);
 	for (size_t i = 0; i < conn->n_fds; i++)
 		close(conn->fds[i]);
@@ -178,8 +178,8 @@ static void conn_feed(struct api_conn *conn, const char *data, size_t len)
 }
 
 /*
- * recvmsg() that keeps every descriptor that came: a peer may send more than one at once, and what is
- * not taken out of the control message would stay open. -EPROTO when there are too many.
+ * recvmsg() that keeps every descriptor that came: a peer may send more than one at once, and what
+ * is not taken out of the control message would stay open. -EPROTO when there are too many.
  */
 static ssize_t conn_receive(struct api_conn *conn, void *data, size_t len)
 {
@@ -274,8 +274,7 @@ static void on_writable(evutil_socket_t sock, short what, void *arg)
 	struct api_conn *conn = arg;
 
 	conn_enter(conn);
-	if (conn->broken || conn_push(conn) ||
-	    (conn->finishing && list_empty(&conn->queue)))
+	if (conn->broken || conn_push(conn) || (conn->finishing && list_empty(&conn->queue)))
 		conn_over(conn);
 	else if (!list_empty(&conn->queue))
 		event_add(conn->writable, NULL);

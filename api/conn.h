@@ -9,10 +9,10 @@ struct event_base;
 struct json_object;
 struct api_conn;
 
-#define API_MESSAGE_MAX MIB(4)  /* one message, received */
-#define API_QUEUE_MAX   MIB(16) /* not yet sent */
-#define API_DEPTH_MAX   32
-#define API_FDS_MAX     4       /* received and not yet taken */
+#define API_MESSAGE_MAX MIB(4)	/* one message, received */
+#define API_QUEUE_MAX	MIB(16) /* not yet sent */
+#define API_DEPTH_MAX	32
+#define API_FDS_MAX	4 /* received and not yet taken */
 
 /*
  * Framing: JSON objects or arrays one after another, white space between them allowed; we end each
@@ -22,8 +22,8 @@ struct api_conn;
 struct api_conn_ops {
 	/* A whole message, borrowed. */
 	void (*message)(void *data, struct json_object *msg);
-	/* What came is no JSON, or too large; @err says so. The connection reads no more, and closes
-	 * when what the callee sends now has gone out. May be NULL. */
+	/* What came is no JSON, or too large; @err says so. The connection reads no more, and
+	 * closes when what the callee sends now has gone out. May be NULL. */
 	void (*bad)(void *data, const struct api_error *err);
 	/* The peer has gone, or the connection failed. The callee destroys it now or later. */
 	void (*closed)(void *data);
@@ -35,8 +35,8 @@ int api_conn_create(struct api_conn **out, struct event_base *base, int fd,
 /* Allowed in callbacks. NULL-safe. No callback comes after it. */
 void api_conn_destroy(struct api_conn *conn);
 /*
- * Queue a message; @fd (-1: none) is taken in any case. -ENOBUFS when the queue is full, -EPIPE when
- * the connection is closed.
+ * Queue a message; @fd (-1: none) is taken in any case. -ENOBUFS when the queue is full, -EPIPE
+ * when the connection is closed.
  */
 int api_conn_send(struct api_conn *conn, struct json_object *msg, int fd);
 /* Read no more; close (and call closed) once the queue is empty. */

@@ -27,12 +27,12 @@ struct reader {
 	int in_fd, out_fd;
 	int in_flags, out_flags; /* as they were */
 	struct event *readable, *writable;
-	bool polled;             /* out_fd can be polled; else it is a file and never blocks */
-	bool doomed;             /* detach at the next turn of the loop */
+	bool polled; /* out_fd can be polled; else it is a file and never blocks */
+	bool doomed; /* detach at the next turn of the loop */
 	struct buf out;
-	size_t sent;             /* of @out */
-	uint64_t progress;       /* bytes ever sent */
-	char in[4096];           /* read, and not yet taken by the guest */
+	size_t sent;	   /* of @out */
+	uint64_t progress; /* bytes ever sent */
+	char in[4096];	   /* read, and not yet taken by the guest */
 	size_t in_len;
 };
 
@@ -171,7 +171,7 @@ static void push_all(struct console *con)
 	struct reader *r, *tmp;
 
 	log_push(con);
-	list_for_each_entry_safe(r, tmp, &con->readers, link)
+	list_for_each_entry_safe (r, tmp, &con->readers, link)
 		if (r->doomed || (r->out_fd >= 0 && reader_push(r)))
 			reader_detach(r);
 }
@@ -192,7 +192,7 @@ static void on_wake(evutil_socket_t fd, short what, void *arg)
 	push_all(con);
 	pthread_mutex_unlock(&con->lock);
 	/* The list is changed on this thread only. */
-	list_for_each_entry_safe(r, tmp, &con->readers, link)
+	list_for_each_entry_safe (r, tmp, &con->readers, link)
 		if (ready && r->in_len)
 			reader_offer(r);
 }
@@ -353,7 +353,7 @@ static struct reader *find_full(struct console *con)
 {
 	struct reader *r;
 
-	list_for_each_entry(r, &con->readers, link)
+	list_for_each_entry (r, &con->readers, link)
 		if (!r->doomed && r->out.len - r->sent > CONSOLE_QUEUE_MAX)
 			return r;
 	return NULL;
@@ -364,7 +364,7 @@ static void drain(struct console *con, int ms)
 {
 	struct reader *r, *tmp;
 
-	list_for_each_entry_safe(r, tmp, &con->readers, link) {
+	list_for_each_entry_safe (r, tmp, &con->readers, link) {
 		while (r->out_fd >= 0 && !r->doomed) {
 			struct pollfd p = {.fd = r->out_fd, .events = POLLOUT};
 
@@ -418,7 +418,7 @@ void console_write(struct console *con, const void *bytes, size_t len)
 	buf_append(&con->log, bytes, len);
 	if (con->log.len > MIB(1)) /* a loop that does not turn must not cost memory */
 		log_push(con);
-	list_for_each_entry(r, &con->readers, link)
+	list_for_each_entry (r, &con->readers, link)
 		if (!r->doomed && r->out_fd >= 0 &&
 		    (r->out.len - r->sent <= CONSOLE_QUEUE_MAX || !con->unblocked) &&
 		    buf_append(&r->out, bytes, len))

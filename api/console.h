@@ -8,10 +8,10 @@
 struct event_base;
 struct console;
 
-#define CONSOLE_LOG_MAX    MIB(1)  /* beyond it, the log keeps its later half */
-#define CONSOLE_QUEUE_MAX  MIB(8)  /* beyond it, for one reader, the guest waits */
-#define CONSOLE_STALL_MS   10000   /* a reader that takes nothing for so long is detached */
-#define CONSOLE_READERS    8
+#define CONSOLE_LOG_MAX	  MIB(1) /* beyond it, the log keeps its later half */
+#define CONSOLE_QUEUE_MAX MIB(8) /* beyond it, for one reader, the guest waits */
+#define CONSOLE_STALL_MS  10000	 /* a reader that takes nothing for so long is detached */
+#define CONSOLE_READERS	  8
 
 struct console_ops {
 	/* Offer input, on the loop's thread. Returns how many bytes were taken; what was not is
@@ -28,8 +28,9 @@ int console_create(struct console **out, struct event_base *base, int log_fd,
 void console_destroy(struct console *con);
 /*
  * Attach a stream: socket, pty, pipe or file. @in_fd and @out_fd may be the same (a socket), either
- * may be -1. Taken on success; non-blocking while attached, where they can be polled. Loop's thread. At
- * end of file a reader with one descriptor is detached, one with two stays for output. 0 or -errno
+ * may be -1. Taken on success; non-blocking while attached, where they can be polled. Loop's
+ * thread. At end of file a reader with one descriptor is detached, one with two stays for output. 0
+ * or -errno
  * (-EBUSY: CONSOLE_READERS are there).
  */
 int console_attach(struct console *con, int in_fd, int out_fd);

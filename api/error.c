@@ -121,8 +121,12 @@ int api_error_field(struct api_error *err, const char *field, const char *fmt, .
 static void make_utf8(char *s)
 {
 	for (unsigned char *p = (unsigned char *)s; *p;) {
-		unsigned more = *p < 0x80 ? 0 : *p < 0xc2 ? 9 : *p < 0xe0 ? 1 : *p < 0xf0 ? 2
-			      : *p < 0xf5 ? 3 : 9;
+		unsigned more = *p < 0x80   ? 0
+				: *p < 0xc2 ? 9
+				: *p < 0xe0 ? 1
+				: *p < 0xf0 ? 2
+				: *p < 0xf5 ? 3
+					    : 9;
 		unsigned i;
 
 		for (i = 1; more < 9 && i <= more && (p[i] & 0xc0) == 0x80; i++)
@@ -168,8 +172,8 @@ static const char *string_in(struct json_object *obj, const char *name)
 {
 	struct json_object *v;
 
-	if (!json_object_is_type(obj, json_type_object) || !json_object_object_get_ex(obj, name, &v) ||
-	    !json_object_is_type(v, json_type_string))
+	if (!json_object_is_type(obj, json_type_object) ||
+	    !json_object_object_get_ex(obj, name, &v) || !json_object_is_type(v, json_type_string))
 		return NULL;
 	return json_object_get_string(v);
 }

@@ -13,22 +13,22 @@ struct json_object;
  */
 enum api_kind {
 	API_KIND_NONE,
-	API_KIND_PARSE,            /* not JSON */
-	API_KIND_INVALID_REQUEST,  /* JSON, but no request; or larger than a message may be */
+	API_KIND_PARSE,		  /* not JSON */
+	API_KIND_INVALID_REQUEST, /* JSON, but no request; or larger than a message may be */
 	API_KIND_METHOD_NOT_FOUND,
-	API_KIND_INVALID_PARAMS,   /* a missing, unknown, mistyped or out-of-range field */
-	API_KIND_INTERNAL,         /* our fault */
-	API_KIND_NOT_FOUND,        /* no such machine, file or log */
-	API_KIND_EXISTS,           /* the name is taken */
-	API_KIND_INVALID_STATE,    /* the machine is not in a state that allows it */
-	API_KIND_BAD_IMAGE,        /* the kernel, initrd or a module cannot be used */
+	API_KIND_INVALID_PARAMS, /* a missing, unknown, mistyped or out-of-range field */
+	API_KIND_INTERNAL,	 /* our fault */
+	API_KIND_NOT_FOUND,	 /* no such machine, file or log */
+	API_KIND_EXISTS,	 /* the name is taken */
+	API_KIND_INVALID_STATE,	 /* the machine is not in a state that allows it */
+	API_KIND_BAD_IMAGE,	 /* the kernel, initrd or a module cannot be used */
 	API_KIND_DENIED,
-	API_KIND_LIMIT,            /* a bound of ours is reached: calls in flight, machines */
+	API_KIND_LIMIT, /* a bound of ours is reached: calls in flight, machines */
 	API_KIND_TIMEOUT,
-	API_KIND_UNAVAILABLE,      /* the daemon or the machine's process cannot be reached */
-	API_KIND_VM_FAILED,        /* the machine's process failed or died */
-	API_KIND_NOT_SUPPORTED,    /* the host or this build lacks it */
-	API_KIND_IO,               /* the disk, a file or a socket failed */
+	API_KIND_UNAVAILABLE,	/* the daemon or the machine's process cannot be reached */
+	API_KIND_VM_FAILED,	/* the machine's process failed or died */
+	API_KIND_NOT_SUPPORTED, /* the host or this build lacks it */
+	API_KIND_IO,		/* the disk, a file or a socket failed */
 	API_KIND_CANCELLED,
 	API_KIND_COUNT,
 };
@@ -59,7 +59,8 @@ int api_error_set(struct api_error *err, enum api_kind kind, const char *fmt, ..
 int api_error_field(struct api_error *err, const char *field, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
-/* A JSON-RPC error object {code, message, data {kind, retryable, machine, details}}; NULL: no memory. */
+/* A JSON-RPC error object {code, message, data {kind, retryable, machine, details}}; NULL: no
+ * memory. */
 struct json_object *api_error_to_json(const struct api_error *err);
 /* The reverse; what is missing or strange becomes API_KIND_INTERNAL. */
 void api_error_from_json(struct json_object *obj, struct api_error *err);

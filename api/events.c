@@ -25,7 +25,7 @@ struct event {
 
 struct api_events {
 	struct event ring[API_EVENTS_KEPT]; /* event n in place n % API_EVENTS_KEPT */
-	uint64_t first, next;               /* the oldest that is kept; the next to come */
+	uint64_t first, next;		    /* the oldest that is kept; the next to come */
 	struct list subscribers;
 };
 
@@ -76,8 +76,8 @@ void api_events_emit(struct api_events *events, const char *type, const char *ma
 
 	clock_gettime(CLOCK_REALTIME, &ts);
 	json_object_object_add(obj, "seq", json_object_new_int64((int64_t)events->next));
-	json_object_object_add(obj, "time",
-			       json_object_new_double((double)ts.tv_sec + (double)ts.tv_nsec / 1e9));
+	json_object_object_add(
+		obj, "time", json_object_new_double((double)ts.tv_sec + (double)ts.tv_nsec / 1e9));
 	json_object_object_add(obj, "type", json_object_new_string(type));
 	json_object_object_add(obj, "machine", json_object_new_string(machine));
 	if (more) {
@@ -90,7 +90,7 @@ void api_events_emit(struct api_events *events, const char *type, const char *ma
 	strncpy(ev->machine, machine, sizeof(ev->machine) - 1);
 	if (++events->next - events->first > API_EVENTS_KEPT)
 		events->first++;
-	list_for_each_entry_safe(s, tmp, &events->subscribers, link)
+	list_for_each_entry_safe (s, tmp, &events->subscribers, link)
 		tell(s, ev);
 }
 
@@ -125,7 +125,7 @@ void api_events_unsubscribe(struct api_events *events, struct api_session *sessi
 {
 	struct subscriber *s, *tmp;
 
-	list_for_each_entry_safe(s, tmp, &events->subscribers, link)
+	list_for_each_entry_safe (s, tmp, &events->subscribers, link)
 		if (s->session == session)
 			subscriber_destroy(s);
 }

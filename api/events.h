@@ -24,8 +24,8 @@ uint64_t api_events_last(const struct api_events *events);
 /* Whether an event after number @since is kept no more. */
 bool api_events_lost(const struct api_events *events, uint64_t since);
 /*
- * Tell @session all events after @since that are kept, and those to come; of @machine only, unless it
- * is NULL. A second subscription replaces the first. 0 or -ENOMEM.
+ * Tell @session all events after @since that are kept, and those to come; of @machine only, unless
+ * it is NULL. A second subscription replaces the first. 0 or -ENOMEM.
  */
 int api_events_subscribe(struct api_events *events, struct api_session *session, uint64_t since,
 			 const char *machine);

@@ -27,29 +27,72 @@ static const char *const on_reset_names[] = {"end", "restart", NULL};
 
 static const struct api_field def_fields[] = {
 	{.name = "name", .type = API_NAME, AT(name), .help = "the machine's name"},
-	{.name = "kernel", .type = API_PATH, .required = true, AT(kernel),
+	{.name = "kernel",
+	 .type = API_PATH,
+	 .required = true,
+	 AT(kernel),
 	 .help = "the kernel or payload to boot: bzImage, ELF (PVH), multiboot"},
 	{.name = "initrd", .type = API_PATH, AT(initrd), .help = "the initial RAM disk"},
-	{.name = "cmdline", .type = API_STRING, .max = MACHINE_CMDLINE_MAX, AT(cmdline),
+	{.name = "cmdline",
+	 .type = API_STRING,
+	 .max = MACHINE_CMDLINE_MAX,
+	 AT(cmdline),
 	 .help = "the kernel's command line"},
-	{.name = "module", .type = API_PATHS, .max = MACHINE_MODULES_MAX, AT(modules),
+	{.name = "module",
+	 .type = API_PATHS,
+	 .max = MACHINE_MODULES_MAX,
+	 AT(modules),
 	 .help = "a multiboot or PVH module; may be given repeatedly"},
-	{.name = "memory", .type = API_SIZE, .min = (int64_t)MACHINE_MEMORY_MIN,
-	 .max = (int64_t)MACHINE_MEMORY_MAX, AT(memory), .dflt = "256M",
+	{.name = "memory",
+	 .type = API_SIZE,
+	 .min = (int64_t)MACHINE_MEMORY_MIN,
+	 .max = (int64_t)MACHINE_MEMORY_MAX,
+	 AT(memory),
+	 .dflt = "256M",
 	 .help = "the size of the RAM"},
-	{.name = "cpus", .type = API_INT, .min = 1, .max = MACHINE_CPUS_MAX, AT(cpus), .dflt = "1",
+	{.name = "cpus",
+	 .type = API_INT,
+	 .min = 1,
+	 .max = MACHINE_CPUS_MAX,
+	 AT(cpus),
+	 .dflt = "1",
 	 .help = "the number of virtual CPUs"},
-	{.name = "engine", .type = API_ENUM, .choices = machine_engine_names, AT(engine),
-	 .dflt = "auto", .help = "what runs the virtual CPUs"},
-	{.name = "mmu", .type = API_ENUM, .choices = machine_mmu_names, AT(mmu), .dflt = "auto",
+	{.name = "engine",
+	 .type = API_ENUM,
+	 .choices = machine_engine_names,
+	 AT(engine),
+	 .dflt = "auto",
+	 .help = "what runs the virtual CPUs"},
+	{.name = "mmu",
+	 .type = API_ENUM,
+	 .choices = machine_mmu_names,
+	 AT(mmu),
+	 .dflt = "auto",
 	 .help = "the memory virtualization policy"},
-	{.name = "clock", .type = API_ENUM, .choices = machine_clock_names, AT(clock),
-	 .dflt = "host", .help = "what the machine's time follows"},
-	{.name = "boot", .type = API_ENUM, .choices = machine_boot_names, AT(boot), .dflt = "auto",
+	{.name = "clock",
+	 .type = API_ENUM,
+	 .choices = machine_clock_names,
+	 AT(clock),
+	 .dflt = "host",
+	 .help = "what the machine's time follows"},
+	{.name = "boot",
+	 .type = API_ENUM,
+	 .choices = machine_boot_names,
+	 AT(boot),
+	 .dflt = "auto",
 	 .help = "the boot protocol"},
-	{.name = "on_reset", .type = API_ENUM, .choices = on_reset_names, AT(on_reset),
-	 .dflt = "end", .help = "what a guest's reset does"},
-	{.name = "timeout", .type = API_NUMBER, .min = 0, .max = 31536000, AT(timeout), .dflt = "0",
+	{.name = "on_reset",
+	 .type = API_ENUM,
+	 .choices = on_reset_names,
+	 AT(on_reset),
+	 .dflt = "end",
+	 .help = "what a guest's reset does"},
+	{.name = "timeout",
+	 .type = API_NUMBER,
+	 .min = 0,
+	 .max = 31536000,
+	 AT(timeout),
+	 .dflt = "0",
 	 .help = "seconds after which the machine is ended; 0 is never"},
 };
 
@@ -110,7 +153,8 @@ static struct json_object *parse_text(const char *text, size_t len, const char *
 
 		for (size_t i = 0; i < at && i < len; i++)
 			line += text[i] == '\n';
-		api_error_set(err, API_KIND_INVALID_PARAMS, "%s is not JSON: line %zu: %s", file, line,
+		api_error_set(err, API_KIND_INVALID_PARAMS, "%s is not JSON: line %zu: %s", file,
+			      line,
 			      e == json_tokener_continue ? "it ends too early"
 							 : json_tokener_error_desc(e));
 		json_object_put(obj);
@@ -126,7 +170,8 @@ struct json_object *machine_def_read(const char *file, struct api_error *err)
 	int ret = fd_read_file(AT_FDCWD, file, DEF_FILE_MAX, &b);
 
 	if (ret) {
-		api_error_set(err, api_kind_from_errno(ret), "cannot read %s: %s", file, strerror(-ret));
+		api_error_set(err, api_kind_from_errno(ret), "cannot read %s: %s", file,
+			      strerror(-ret));
 		return NULL;
 	}
 	return parse_text(b.data ? b.data : "", b.len, file, err);
@@ -180,8 +225,8 @@ static int open_file(int *out, const char *path, const char *field, struct api_e
 		ret = api_error_set(err, api_kind_from_errno(e), "cannot open the %s %.200s: %s",
 				    field, path, strerror(e));
 	} else if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
-		ret = api_error_set(err, API_KIND_BAD_IMAGE, "the %s %.200s is no regular file", field,
-				    path);
+		ret = api_error_set(err, API_KIND_BAD_IMAGE, "the %s %.200s is no regular file",
+				    field, path);
 	} else {
 		*out = fd;
 		return 0;

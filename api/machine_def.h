@@ -10,8 +10,8 @@ enum machine_mmu { MACHINE_MMU_AUTO, MACHINE_MMU_SHADOW, MACHINE_MMU_TDP };
 enum machine_clock { MACHINE_CLOCK_HOST, MACHINE_CLOCK_INSTRUCTIONS };
 enum machine_boot {
 	MACHINE_BOOT_AUTO,
-	MACHINE_BOOT_PAYLOAD,   /* a bzImage's payload, unpacked by the host */
-	MACHINE_BOOT_BZIMAGE,   /* a bzImage that unpacks itself */
+	MACHINE_BOOT_PAYLOAD, /* a bzImage's payload, unpacked by the host */
+	MACHINE_BOOT_BZIMAGE, /* a bzImage that unpacks itself */
 	MACHINE_BOOT_PVH,
 	MACHINE_BOOT_MULTIBOOT,
 };
@@ -29,7 +29,7 @@ struct machine_def {
 	char *name;
 	char *kernel, *initrd, *cmdline;
 	struct api_strings modules; /* JSON "module" */
-	uint64_t memory;            /* bytes, a multiple of 4 KiB */
+	uint64_t memory;	    /* bytes, a multiple of 4 KiB */
 	int64_t cpus;
 	int engine; /* enum machine_engine, and so on: int, as the schema loads it */
 	int mmu;
@@ -52,7 +52,8 @@ void machine_def_init(struct machine_def *def);
 void machine_def_finish(struct machine_def *def);
 /*
  * Check and load. @path goes before the fields' names in errors ("" at the top level). A missing
- * "name" becomes @dflt_name (NULL: it is required). On failure @def is finished. 0, or -errno with *err.
+ * "name" becomes @dflt_name (NULL: it is required). On failure @def is finished. 0, or -errno with
+ * *err.
  */
 int machine_def_parse(struct machine_def *def, struct json_object *obj, const char *dflt_name,
 		      const char *path, struct api_error *err);

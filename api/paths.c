@@ -117,8 +117,8 @@ int api_make_folder(const char *path, unsigned mode, struct api_error *err)
 static int make_address(struct sockaddr_un *sa, int dirfd, const char *name)
 {
 	*sa = (struct sockaddr_un){.sun_family = AF_UNIX};
-	if ((size_t)snprintf(sa->sun_path, sizeof(sa->sun_path), "/proc/self/fd/%d/%s", dirfd, name) >=
-	    sizeof(sa->sun_path))
+	if ((size_t)snprintf(sa->sun_path, sizeof(sa->sun_path), "/proc/self/fd/%d/%s", dirfd,
+			     name) >= sizeof(sa->sun_path))
 		return -ENAMETOOLONG;
 	return 0;
 }

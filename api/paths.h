@@ -23,8 +23,8 @@ void api_paths_finish(struct api_paths *paths);
 int api_make_folder(const char *path, unsigned mode, struct api_error *err);
 
 /*
- * A listening (non-blocking) or connected (blocking) stream socket at @name in the folder @dirfd; the
- * folder's path may be longer than a socket's address. A dead socket of that name is replaced.
+ * A listening (non-blocking) or connected (blocking) stream socket at @name in the folder @dirfd;
+ * the folder's path may be longer than a socket's address. A dead socket of that name is replaced.
  * The descriptor or -errno.
  */
 int api_unix_listen(int dirfd, const char *name, unsigned mode);

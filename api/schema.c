@@ -16,15 +16,15 @@
 #include "base/cleanup.h"
 
 #define STRING_MAX_DFLT KIB(64)
-#define NAME_LEN_MAX    63
-#define PATH_LEN_MAX    4095
+#define NAME_LEN_MAX	63
+#define PATH_LEN_MAX	4095
 
 const char *api_type_name(enum api_type type)
 {
 	static const char *const names[] = {
-		[API_BOOL] = "boolean", [API_INT] = "integer", [API_NUMBER] = "number",
-		[API_STRING] = "string", [API_NAME] = "name",  [API_PATH] = "path",
-		[API_SIZE] = "size",    [API_ENUM] = "choice", [API_PATHS] = "paths",
+		[API_BOOL] = "boolean",	 [API_INT] = "integer", [API_NUMBER] = "number",
+		[API_STRING] = "string", [API_NAME] = "name",	[API_PATH] = "path",
+		[API_SIZE] = "size",	 [API_ENUM] = "choice", [API_PATHS] = "paths",
 		[API_OBJECT] = "object", [API_ANY] = "any",
 	};
 
@@ -56,10 +56,22 @@ int api_size_parse(const char *text, uint64_t *bytes)
 			return -ERANGE;
 	switch (toupper((unsigned char)*p)) {
 	case 0: break;
-	case 'K': unit = KIB(1); p++; break;
-	case 'M': unit = MIB(1); p++; break;
-	case 'G': unit = GIB(1); p++; break;
-	case 'T': unit = GIB(1024); p++; break;
+	case 'K':
+		unit = KIB(1);
+		p++;
+		break;
+	case 'M':
+		unit = MIB(1);
+		p++;
+		break;
+	case 'G':
+		unit = GIB(1);
+		p++;
+		break;
+	case 'T':
+		unit = GIB(1024);
+		p++;
+		break;
 	default: return -EINVAL;
 	}
 	if (unit != MIB(1) || p[-1] == 'M' || p[-1] == 'm') {
@@ -217,7 +229,8 @@ static int mismatch(const struct api_field *f, struct json_object *v, const char
 	}
 	return api_error_field(err, where, "field \"%s\" must be %s, not %s%s%s%s", where,
 			       b.data ? b.data : "?", quote(v, shown, sizeof(shown)),
-			       near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
+			       near ? "; did you mean \"" : "", near ? near : "",
+			       near ? "\"?" : "");
 }
 
 static bool string_ok(struct json_object *v, size_t max)
@@ -319,17 +332,18 @@ int api_fields_check(const struct api_fields *fields, struct json_object *obj, c
 	if (obj && !json_object_is_type(obj, json_type_object))
 		return api_error_field(err, path, "%s must be an object", fields->what);
 	if (obj) {
-		json_object_object_foreach(obj, key, value) {
+		json_object_object_foreach(obj, key, value)
+		{
 			const struct api_field *f = api_field_find(fields, key);
 			const char *near;
 
 			join(where, sizeof(where), path, key);
 			if (!f) {
 				near = api_nearest(key, field_name_at, fields->n, fields->f);
-				return api_error_field(err, where, "unknown field \"%.64s\" in %s%s%s%s",
-						       key, fields->what,
-						       near ? "; did you mean \"" : "",
-						       near ? near : "", near ? "\"?" : "");
+				return api_error_field(
+					err, where, "unknown field \"%.64s\" in %s%s%s%s", key,
+					fields->what, near ? "; did you mean \"" : "",
+					near ? near : "", near ? "\"?" : "");
 			}
 			ret = check_value(f, value, where, err);
 			if (ret)
@@ -528,7 +542,8 @@ int api_field_from_text(const struct api_field *f, const char *text, struct json
 		v = number_from_text(f, text);
 	} else if (f->type == API_BOOL) {
 		v = !strcmp(text, "true") || !strcmp(text, "false")
-			? json_object_new_boolean(text[0] == 't') : json_object_new_string(text);
+			    ? json_object_new_boolean(text[0] == 't')
+			    : json_object_new_string(text);
 	} else {
 		v = json_object_new_string(text);
 	}

@@ -9,17 +9,17 @@
 struct json_object;
 
 enum api_type {
-	API_BOOL,    /* bool */
-	API_INT,     /* int64_t in [min, max] */
-	API_NUMBER,  /* double in [min, max] */
-	API_STRING,  /* char *, at most max bytes (0: 64 KiB), no NUL inside */
-	API_NAME,    /* char *, a machine's name: [A-Za-z0-9][A-Za-z0-9._-]{0,62} */
-	API_PATH,    /* char *, a path of at most 4095 bytes, not empty */
-	API_SIZE,    /* uint64_t bytes in [min, max]; JSON: MiB as a number or "512M" (K, M, G, T) */
-	API_ENUM,    /* int, the index in choices */
-	API_PATHS,   /* struct api_strings of at most max paths; JSON: an array */
-	API_OBJECT,  /* fields of its own (NULL: any object); struct json_object *, a reference */
-	API_ANY,     /* any JSON; results only. struct json_object *, a reference */
+	API_BOOL,   /* bool */
+	API_INT,    /* int64_t in [min, max] */
+	API_NUMBER, /* double in [min, max] */
+	API_STRING, /* char *, at most max bytes (0: 64 KiB), no NUL inside */
+	API_NAME,   /* char *, a machine's name: [A-Za-z0-9][A-Za-z0-9._-]{0,62} */
+	API_PATH,   /* char *, a path of at most 4095 bytes, not empty */
+	API_SIZE,   /* uint64_t bytes in [min, max]; JSON: MiB as a number or "512M" (K, M, G, T) */
+	API_ENUM,   /* int, the index in choices */
+	API_PATHS,  /* struct api_strings of at most max paths; JSON: an array */
+	API_OBJECT, /* fields of its own (NULL: any object); struct json_object *, a reference */
+	API_ANY,    /* any JSON; results only. struct json_object *, a reference */
 };
 
 struct api_strings {
@@ -27,7 +27,8 @@ struct api_strings {
 	size_t n;
 };
 
-/* One field. @offset is where api_fields_load puts the value, in the type named at enum api_type. */
+/* One field. @offset is where api_fields_load puts the value, in the type named at enum api_type.
+ */
 struct api_field {
 	const char *name;
 	enum api_type type;
@@ -46,11 +47,14 @@ struct api_fields {
 	size_t n;
 };
 
-#define API_FIELDS(what_, array) {.what = (what_), .f = (array), .n = ARRAY_SIZE(array)}
+#define API_FIELDS(what_, array)                                                                   \
+	{                                                                                          \
+		.what = (what_), .f = (array), .n = ARRAY_SIZE(array)                              \
+	}
 
 /*
- * Check @obj (NULL counts as {}) against @fields: not an object, unknown (with the nearest name), missing,
- * mistyped, out of range. @path is put before field names in errors ("" or "definition").
+ * Check @obj (NULL counts as {}) against @fields: not an object, unknown (with the nearest name),
+ * missing, mistyped, out of range. @path is put before field names in errors ("" or "definition").
  * 0, or a -errno with *err filled. Nothing is loaded.
  */
 int api_fields_check(const struct api_fields *fields, struct json_object *obj, const char *path,
@@ -61,7 +65,8 @@ int api_fields_check(const struct api_fields *fields, struct json_object *obj, c
  * 0 or -ENOMEM.
  */
 int api_fields_load(const struct api_fields *fields, struct json_object *obj, void *out);
-/* The reverse: an object of every member; NULL strings and empty arrays are left out. NULL: no memory. */
+/* The reverse: an object of every member; NULL strings and empty arrays are left out. NULL: no
+ * memory. */
 struct json_object *api_fields_save(const struct api_fields *fields, const void *in);
 /* Free what api_fields_load() allocated, and clear those pointers. */
 void api_fields_free(const struct api_fields *fields, void *out);
@@ -81,8 +86,8 @@ bool api_name_valid(const char *name);
 int api_size_parse(const char *text, uint64_t *bytes);
 
 /*
- * The candidate nearest to @word that is near enough to be a slip (at most two edits, fewer for short
- * words), or NULL. @get returns the i-th candidate.
+ * The candidate nearest to @word that is near enough to be a slip (at most two edits, fewer for
+ * short words), or NULL. @get returns the i-th candidate.
  */
 const char *api_nearest(const char *word, const char *(*get)(const void *data, size_t i), size_t n,
 			const void *data);

@@ -56,7 +56,7 @@ struct api_call {
 	struct batch *batch;
 	const struct api_method *method;
 	struct json_object *id; /* owned; NULL: JSON's null, see @notification */
-	bool notification;      /* nobody waits for an answer */
+	bool notification;	/* nobody waits for an answer */
 	struct json_object *params;
 	int fd;
 	void (*gone)(struct api_call *call, void *data);
@@ -120,7 +120,6 @@ static void call_free(struct api_call *call)
 	free(call);
 }
 
-
 static void session_destroy(struct api_session *session)
 {
 	struct api_call *call, *tmp;
@@ -128,9 +127,9 @@ static void session_destroy(struct api_session *session)
 
 	list_del(&session->link);
 	session->server->n_sessions--;
-	list_for_each_entry_safe(batch, tmp_batch, &session->batches, link)
+	list_for_each_entry_safe (batch, tmp_batch, &session->batches, link)
 		list_del(&batch->link);
-	list_for_each_entry_safe(call, tmp, &session->calls, link) {
+	list_for_each_entry_safe (call, tmp, &session->calls, link) {
 		list_del(&call->link);
 		call->session = NULL;
 		if (call->gone) {
@@ -203,8 +202,8 @@ static int check_call(struct api_session *session, const struct api_method *m, s
 		return api_error_set(err, API_KIND_INVALID_REQUEST,
 				     "%s passes a descriptor and cannot be in a batch", m->name);
 	if (session->n_calls >= API_CALLS_MAX)
-		return api_error_set(err, API_KIND_LIMIT, "%d calls are in flight on this connection",
-				     API_CALLS_MAX);
+		return api_error_set(err, API_KIND_LIMIT,
+				     "%d calls are in flight on this connection", API_CALLS_MAX);
 	return api_fields_check(&m->params, params, "", err);
 }
 
@@ -220,8 +219,9 @@ static int find_method(struct api_server *server, struct json_object *msg,
 	if (*out)
 		return 0;
 	near = api_method_nearest(server->config.table, name);
-	return api_error_set(err, API_KIND_METHOD_NOT_FOUND, "there is no method \"%.64s\"%s%s%s", name,
-			     near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
+	return api_error_set(err, API_KIND_METHOD_NOT_FOUND, "there is no method \"%.64s\"%s%s%s",
+			     name, near ? "; did you mean \"" : "", near ? near : "",
+			     near ? "\"?" : "");
 }
 
 static struct api_call *call_create(struct api_session *session, struct batch *batch)
@@ -454,12 +454,13 @@ void api_session_notify(struct api_session *session, const char *method, struct 
 	json_object_put(msg);
 }
 
-void api_server_notify_all(struct api_server *server, const char *method, struct json_object *params)
+void api_server_notify_all(struct api_server *server, const char *method,
+			   struct json_object *params)
 {
 	struct json_object *msg = make_notification(method, params);
 	struct api_session *session;
 
-	list_for_each_entry(session, &server->sessions, link)
+	list_for_each_entry (session, &server->sessions, link)
 		api_conn_send(session->conn, msg, -1);
 	json_object_put(msg);
 }
@@ -468,7 +469,7 @@ void api_server_flush(struct api_server *server, int ms)
 {
 	struct api_session *session;
 
-	list_for_each_entry(session, &server->sessions, link)
+	list_for_each_entry (session, &server->sessions, link)
 		api_conn_flush(session->conn, ms);
 }
 
@@ -524,7 +525,8 @@ void api_call_reply(struct api_call *call, struct json_object *result, int fd)
 		json_object_put(result);
 		cleanup_close(&fd);
 	} else {
-		send_answer(call->session, call->batch, make_answer(call->id, "result", result), fd);
+		send_answer(call->session, call->batch, make_answer(call->id, "result", result),
+			    fd);
 	}
 	call_free(call);
 }

@@ -13,13 +13,13 @@ struct api_server;
 struct api_session;
 
 #define API_SESSIONS_MAX 4096
-#define API_CALLS_MAX    64  /* in flight on one connection */
-#define API_BATCH_MAX    64
+#define API_CALLS_MAX	 64 /* in flight on one connection */
+#define API_BATCH_MAX	 64
 
 struct api_server_config {
 	const struct api_table *table;
-	const void *ops; /* what the rows' handler offsets are in */
-	void *data;      /* api_call_data() */
+	const void *ops;	/* what the rows' handler offsets are in */
+	void *data;		/* api_call_data() */
 	enum api_access access; /* the most that this socket's peers may do */
 	/* A connection has come (+1) or gone (-1); may be NULL. */
 	void (*session_changed)(void *data, struct api_session *session, int change);
@@ -36,9 +36,11 @@ int api_server_listen(struct api_server *server, int fd);
 int api_server_add(struct api_server *server, int fd);
 size_t api_server_sessions(const struct api_server *server);
 /* A notification to every connection. @params is borrowed. */
-void api_server_notify_all(struct api_server *server, const char *method, struct json_object *params);
+void api_server_notify_all(struct api_server *server, const char *method,
+			   struct json_object *params);
 /* A notification to one. A connection whose queue is full is closed. */
-void api_session_notify(struct api_session *session, const char *method, struct json_object *params);
+void api_session_notify(struct api_session *session, const char *method,
+			struct json_object *params);
 /* Wait up to @ms until all that is queued has been sent. */
 void api_server_flush(struct api_server *server, int ms);
 /* The peer of a Unix socket. */
@@ -56,7 +58,8 @@ int api_call_take_fd(struct api_call *call);
  * A call that is answered later must be told when its caller goes away first: @gone is called once,
  * then the call is freed. Without it, the call stays valid and the reply goes nowhere.
  */
-void api_call_on_gone(struct api_call *call, void (*gone)(struct api_call *call, void *data), void *data);
+void api_call_on_gone(struct api_call *call, void (*gone)(struct api_call *call, void *data),
+		      void *data);
 /* Answer, and free the call. @result (NULL: {}) and @fd (-1: none) are taken. */
 void api_call_reply(struct api_call *call, struct json_object *result, int fd);
 void api_call_error(struct api_call *call, const struct api_error *err);

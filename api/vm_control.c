@@ -72,9 +72,9 @@ static void handle_stop(struct api_call *call)
 	int ret;
 
 	if (api_call_bool(call, "force", false))
-		ret = c->ops->end(c->data,
-				  reason && reason[0] == 't' ? VM_REASON_TIMEOUT : VM_REASON_STOPPED,
-				  &err);
+		ret = c->ops->end(
+			c->data, reason && reason[0] == 't' ? VM_REASON_TIMEOUT : VM_REASON_STOPPED,
+			&err);
 	else
 		ret = c->ops->powerdown(c->data, &err);
 	answer(call, ret, &err);

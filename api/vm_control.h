@@ -8,8 +8,8 @@
 struct event_base;
 
 /*
- * What umbra-vm does when told to. Each is called on the loop's thread, must not block for long, and
- * returns 0, or a -errno with *err filled (api_error_set). All are mandatory. That something
+ * What umbra-vm does when told to. Each is called on the loop's thread, must not block for long,
+ * and returns 0, or a -errno with *err filled (api_error_set). All are mandatory. That something
  * happened is told apart from the call, with vm_control_tell(), when it has happened.
  */
 struct vm_control_ops {

@@ -40,7 +40,10 @@ static const char *const end_reasons[] = {"stopped", "timeout", NULL};
 
 static const struct api_field stop_params[] = {
 	{.name = "force", .type = API_BOOL, .dflt = "false", .help = "end it at once"},
-	{.name = "reason", .type = API_ENUM, .choices = end_reasons, .dflt = "stopped",
+	{.name = "reason",
+	 .type = API_ENUM,
+	 .choices = end_reasons,
+	 .dflt = "stopped",
 	 .help = "what the report is to say"},
 };
 
@@ -53,13 +56,19 @@ static const struct api_method rows[] = {
 	{.name = "vm.pause", .summary = "Pause it.", BARE(pause)},
 	{.name = "vm.resume", .summary = "Let it go on.", BARE(resume)},
 	{.name = "vm.reset", .summary = "Reset it.", BARE(reset)},
-	{.name = "vm.stop", .summary = "Press the power button, or end it.",
-	 .params = API_FIELDS("the parameters", stop_params), .result = {.what = "the result"},
-	 .access = API_ADMIN, .since = "0.1", .handler = offsetof(struct vm_handlers, stop)},
+	{.name = "vm.stop",
+	 .summary = "Press the power button, or end it.",
+	 .params = API_FIELDS("the parameters", stop_params),
+	 .result = {.what = "the result"},
+	 .access = API_ADMIN,
+	 .since = "0.1",
+	 .handler = offsetof(struct vm_handlers, stop)},
 	{.name = "vm.query", .summary = "Tell its state.", BARE(query)},
 	{.name = "vm.stats", .summary = "Tell its counters.", BARE(stats)},
-	{.name = "vm.attach_console", .summary = "Attach a descriptor to its console.",
-	 .flags = API_M_FD_IN, BARE(attach_console)},
+	{.name = "vm.attach_console",
+	 .summary = "Attach a descriptor to its console.",
+	 .flags = API_M_FD_IN,
+	 BARE(attach_console)},
 	{.name = "vm.quit", .summary = "End the process.", BARE(quit)},
 };
 
@@ -235,7 +244,8 @@ int vm_config_read(struct vm_config *config, int fd, struct api_error *err)
 	    !json_object_object_get_ex(obj, "files", &files) ||
 	    !json_object_is_type(files, json_type_object)) {
 		json_object_put(obj);
-		return api_error_set(err, API_KIND_INVALID_PARAMS, "the configuration is malformed");
+		return api_error_set(err, API_KIND_INVALID_PARAMS,
+				     "the configuration is malformed");
 	}
 	ret = machine_def_parse(&config->def, def, NULL, "definition", err);
 	if (!ret && adopt_files(&config->files, files)) {

@@ -13,8 +13,8 @@
  *
  * --control      a listening Unix stream socket: vm_control_create() takes it. JSON-RPC, the table
  *                below, any number of connections. umbra-vm opens nothing itself.
- * --config-fd    a file to read to its end: vm_config_read(). Paths are in it for messages only; the
- *                files are open already, their descriptors' numbers in it.
+ * --config-fd    a file to read to its end: vm_config_read(). Paths are in it for messages only;
+ *the files are open already, their descriptors' numbers in it.
  * --console-log  a file for the guest's console output: console_create() takes it.
  * --report       an empty file: vm_report_write() puts the end's report there before the process
  *                ends, so that a umbrad that was away can read it.
@@ -22,10 +22,10 @@
  * --name         the machine's, so that ps shows it.
  *
  * stdin is /dev/null, stdout and stderr are the machine's log. The machine is created but does not
- * run until vm.start. At the machine's end umbra-vm: flushes the console (console_flush), writes the
- * report, tells it (vm_control_tell), flushes (vm_control_flush), exits with the report's status.
- * Alone: `umbra-vm --config FILE`: machine_def_load() and machine_files_open(), console on stdio,
- * starts at once, exits with vm_report_status().
+ * run until vm.start. At the machine's end umbra-vm: flushes the console (console_flush), writes
+ *the report, tells it (vm_control_tell), flushes (vm_control_flush), exits with the report's
+ *status. Alone: `umbra-vm --config FILE`: machine_def_load() and machine_files_open(), console on
+ *stdio, starts at once, exits with vm_report_status().
  */
 
 enum vm_state {
@@ -57,13 +57,13 @@ extern const char *const vm_reason_names[VM_REASON_COUNT + 1];
 
 /*
  * What vm.query answers, vm.state tells, and the report file holds. @detail and @stats are owned
- * references or NULL: detail {"vcpu": n, "registers": {"rip": "0x…", …}, "instructions": ["text", …]}
- * with the last instruction last; stats is what the stats op makes.
+ * references or NULL: detail {"vcpu": n, "registers": {"rip": "0x…", …}, "instructions": ["text",
+ * …]} with the last instruction last; stats is what the stats op makes.
  */
 struct vm_report {
 	enum vm_state state;
 	enum vm_reason reason; /* when ended */
-	int code;              /* debug-exit: the process status; else 0 */
+	int code;	       /* debug-exit: the process status; else 0 */
 	char message[256];     /* one sentence, or "" */
 	struct json_object *detail;
 	struct json_object *stats;
@@ -79,14 +79,14 @@ int vm_report_write(int fd, const struct vm_report *report);
 int vm_report_status(const struct vm_report *report);
 
 /* The exit statuses that are no reason's. */
-#define VM_STATUS_USAGE       64
+#define VM_STATUS_USAGE	      64
 #define VM_STATUS_BAD_IMAGE   65
 #define VM_STATUS_UNAVAILABLE 69
 #define VM_STATUS_STOPPED     122
 #define VM_STATUS_HALTED      123
 #define VM_STATUS_TIMEOUT     124
-#define VM_STATUS_CRASH       125
-#define VM_STATUS_RESET       126
+#define VM_STATUS_CRASH	      125
+#define VM_STATUS_RESET	      126
 #define VM_STATUS_INTERNAL    127
 
 /* The configuration as --config-fd carries it: {"definition": {…}, "files": {"kernel": 5, …}}. */

@@ -11,7 +11,8 @@
 #include "cli/vmctl.h"
 
 static const struct api_field config_fields[] = {
-	{.name = "config", .type = API_PATH,
+	{.name = "config",
+	 .type = API_PATH,
 	 .help = "a JSON file of these fields; options given beside it come first"},
 };
 static const struct api_fields config_option = API_FIELDS("the options", config_fields);
@@ -138,8 +139,9 @@ static int unknown_option(const struct args *args, const char *arg, const char *
 
 	for (size_t i = 0; near && near[i] && i < sizeof(text) - 1; i++)
 		text[i] = near[i] == '_' ? '-' : near[i];
-	return api_error_field(err, name, "\"vmctl %s\" has no option \"%.64s\"%s%s%s", args->verb->name,
-			       arg, near ? "; did you mean \"--" : "", text, near ? "\"?" : "");
+	return api_error_field(err, name, "\"vmctl %s\" has no option \"%.64s\"%s%s%s",
+			       args->verb->name, arg, near ? "; did you mean \"--" : "", text,
+			       near ? "\"?" : "");
 }
 
 /* One "--option", "--option VALUE" or "--option=VALUE"; *@argv is left at the last word used. */
@@ -164,7 +166,8 @@ static int parse_option(struct args *args, char ***argv, struct api_error *err)
 	else
 		option_to_field(arg + 2, eq ? (size_t)(eq - arg - 2) : strlen(arg + 2), name,
 				sizeof(name));
-	f = (arg[1] == '-' || !strcmp(arg, "-f")) ? find_option(args->verb, name, &where, &all) : NULL;
+	f = (arg[1] == '-' || !strcmp(arg, "-f")) ? find_option(args->verb, name, &where, &all)
+						  : NULL;
 	if (!f) {
 		if (arg[1] != '-')
 			find_option(args->verb, "", &where, &all);
@@ -214,7 +217,8 @@ int args_parse(struct args *args, const struct verb *verb, char **argv, struct a
 			break;
 	}
 	if (!ret && !args->help && verb->operand && !args->word && verb->operand[0] != '[')
-		ret = api_error_field(err, "name", "\"vmctl %s\" wants a %s", verb->name, verb->operand);
+		ret = api_error_field(err, "name", "\"vmctl %s\" wants a %s", verb->name,
+				      verb->operand);
 	return ret;
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The verbs that are one call without an answer to show: start, stop, pause, resume, reset, delete. */
+/* The verbs that are one call without an answer to show: start, stop, pause, resume, reset, delete.
+ */
 #include <stdio.h>
 
 #include "cli/vmctl.h"

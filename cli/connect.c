@@ -14,12 +14,12 @@
 #include "base/cleanup.h"
 #include "cli/vmctl.h"
 
-#define START_MS     20000
-#define IDLE_EXIT    "300"
-#define LOG_MAX      MIB(1)
-#define READY_FD     3
-#define BUSY_MS      20
-#define BUSY_TRIES   250
+#define START_MS   20000
+#define IDLE_EXIT  "300"
+#define LOG_MAX	   MIB(1)
+#define READY_FD   3
+#define BUSY_MS	   20
+#define BUSY_TRIES 250
 
 /* In the child: only the standard descriptors and READY_FD, a session of its own, our log. */
 static void __attribute__((noreturn)) exec_umbrad(const char *program, const char *log, int ready)
@@ -30,7 +30,8 @@ static void __attribute__((noreturn)) exec_umbrad(const char *program, const cha
 
 	setsid();
 	out = open(log, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW, 0600);
-	if (out >= 0 && fstat(out, &st) == 0 && (uint64_t)st.st_size > LOG_MAX && ftruncate(out, 0) < 0)
+	if (out >= 0 && fstat(out, &st) == 0 && (uint64_t)st.st_size > LOG_MAX &&
+	    ftruncate(out, 0) < 0)
 		_exit(127);
 	ready = fcntl(ready, F_DUPFD, 10);
 	if (null < 0 || ready < 0 || dup2(null, 0) < 0 || dup2(out >= 0 ? out : null, 1) < 0 ||
@@ -92,8 +93,8 @@ static int try_connect(int dirfd)
 /* Start one, unless somebody else who held the lock before us has done so. */
 static int start_and_connect(const struct api_paths *paths, int dirfd, struct api_error *err)
 {
-	_cleanup_close_ int lock = openat(dirfd, "start.lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
-					  0600);
+	_cleanup_close_ int lock =
+		openat(dirfd, "start.lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	int fd, ret;
 
 	if (lock < 0 || flock(lock, LOCK_EX) < 0)
@@ -128,8 +129,9 @@ static int connect_fd(const struct api_paths *paths, bool start, struct api_erro
 		fd = try_connect(dirfd);
 	if (fd >= 0 || (fd != -ENOENT && fd != -ECONNREFUSED)) {
 		if (fd < 0)
-			return api_error_set(err, api_kind_from_errno(fd), "cannot reach umbrad in %.200s: %s",
-					     paths->runtime, strerror(-fd));
+			return api_error_set(err, api_kind_from_errno(fd),
+					     "cannot reach umbrad in %.200s: %s", paths->runtime,
+					     strerror(-fd));
 		return fd;
 	}
 	if (!start || dirfd < 0)

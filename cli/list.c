@@ -40,7 +40,8 @@ int verb_list(struct args *args)
 	}
 	n = json_object_is_type(all, json_type_array) ? json_object_array_length(all) : 0;
 	for (size_t i = 0; i < n; i++)
-		width = MAX(width, (int)strlen(string_of(json_object_array_get_idx(all, i), "name", "")));
+		width = MAX(width,
+			    (int)strlen(string_of(json_object_array_get_idx(all, i), "name", "")));
 	printf("%-*s  %-8s  %7s  %6s  %4s  %s\n", width, "NAME", "STATE", "PID", "MEMORY", "CPUS",
 	       "LAST END");
 	for (size_t i = 0; i < n; i++)

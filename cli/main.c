@@ -6,14 +6,20 @@
 #include "cli/vmctl.h"
 
 static const struct api_field run_fields[] = {
-	{.name = "stats", .type = API_PATH, .help = "write the final counters there as JSON; - is stdout"},
+	{.name = "stats",
+	 .type = API_PATH,
+	 .help = "write the final counters there as JSON; - is stdout"},
 };
 const struct api_fields run_options = API_FIELDS("the options", run_fields);
 
 const struct verb verbs[] = {
-	{.name = "run", .definition = true, .own = &run_options, .run = verb_run,
+	{.name = "run",
+	 .definition = true,
+	 .own = &run_options,
+	 .run = verb_run,
 	 .summary = "Make a machine, start it, attach to its console, and remove it at its end.",
-	 .more = "The guest's console is stdout, byte for byte, and stdin is sent to it. On a terminal\n"
+	 .more = "The guest's console is stdout, byte for byte, and stdin is sent to it. On a "
+		 "terminal\n"
 		 "Ctrl-] ends the machine. The exit status tells how it ended, see vmctl(1).\n"},
 	{.name = "create", .method = "machine.create", .definition = true, .run = verb_create},
 	{.name = "start", .method = "machine.start", .operand = "NAME", .run = verb_call},
@@ -24,16 +30,26 @@ const struct verb verbs[] = {
 	{.name = "list", .method = "machine.list", .run = verb_list},
 	{.name = "show", .method = "machine.show", .operand = "NAME", .run = verb_show},
 	{.name = "stats", .method = "machine.stats", .operand = "NAME", .run = verb_stats},
-	{.name = "console", .method = "machine.console", .operand = "NAME", .run = verb_console,
+	{.name = "console",
+	 .method = "machine.console",
+	 .operand = "NAME",
+	 .run = verb_console,
 	 .more = "On a terminal Ctrl-] detaches; the machine runs on.\n"},
 	{.name = "logs", .method = "machine.logs", .operand = "NAME", .run = verb_logs},
-	{.name = "wait", .method = "machine.wait", .operand = "NAME", .run = verb_wait,
+	{.name = "wait",
+	 .method = "machine.wait",
+	 .operand = "NAME",
+	 .run = verb_wait,
 	 .more = "The exit status is the one that \"vmctl run\" would have.\n"},
 	{.name = "delete", .method = "machine.delete", .operand = "NAME", .run = verb_call},
-	{.name = "version", .method = "system.version", .run = verb_version,
+	{.name = "version",
+	 .method = "system.version",
+	 .run = verb_version,
 	 .summary = "Show the versions of vmctl and of the umbrad that runs."},
 	{.name = "help", .operand = "[VERB]", .run = verb_help, .summary = "Show help."},
-	{.name = "__complete", .operand = "[VERB]", .run = verb_complete,
+	{.name = "__complete",
+	 .operand = "[VERB]",
+	 .run = verb_complete,
 	 .summary = "List verbs, or a verb's options and the machines, for shell completion."},
 };
 const size_t n_verbs = ARRAY_SIZE(verbs);

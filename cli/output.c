@@ -36,7 +36,8 @@ int fail(const struct args *args, const struct api_error *err)
 		struct json_object *obj = json_object_new_object();
 
 		json_object_object_add(obj, "error", api_error_to_json(err));
-		fprintf(stderr, "%s\n", json_object_to_json_string_ext(obj, JSON_C_TO_STRING_PLAIN));
+		fprintf(stderr, "%s\n",
+			json_object_to_json_string_ext(obj, JSON_C_TO_STRING_PLAIN));
 		json_object_put(obj);
 	} else {
 		fprintf(stderr, "vmctl: %s\n", err->text);
@@ -50,14 +51,15 @@ int fail(const struct args *args, const struct api_error *err)
 void print_json(struct json_object *obj)
 {
 	puts(json_object_to_json_string_ext(obj, JSON_C_TO_STRING_PRETTY |
-						 JSON_C_TO_STRING_NOSLASHESCAPE));
+							 JSON_C_TO_STRING_NOSLASHESCAPE));
 }
 
 struct json_object *object_of(struct json_object *obj, const char *name)
 {
 	struct json_object *v;
 
-	if (!json_object_is_type(obj, json_type_object) || !json_object_object_get_ex(obj, name, &v))
+	if (!json_object_is_type(obj, json_type_object) ||
+	    !json_object_object_get_ex(obj, name, &v))
 		return NULL;
 	return v;
 }
@@ -84,7 +86,8 @@ static void tell_detail(struct json_object *detail)
 	int column = 0;
 
 	if (json_object_is_type(regs, json_type_object)) {
-		json_object_object_foreach(regs, name, value) {
+		json_object_object_foreach(regs, name, value)
+		{
 			const char *text = json_object_get_string(value);
 			bool wide = strlen(text) > 18;
 
@@ -112,10 +115,10 @@ static void tell_end_json(const struct args *args, struct json_object *machine)
 	struct json_object *end = object_of(machine, "exit");
 	FILE *to = args->verb->run == verb_run ? stderr : stdout; /* run's stdout is the guest's */
 
-	json_object_object_add(end, "name",
-			       json_object_new_string(string_of(machine, "name", "")));
-	fprintf(to, "%s\n", json_object_to_json_string_ext(end, JSON_C_TO_STRING_PLAIN |
-								JSON_C_TO_STRING_NOSLASHESCAPE));
+	json_object_object_add(end, "name", json_object_new_string(string_of(machine, "name", "")));
+	fprintf(to, "%s\n",
+		json_object_to_json_string_ext(end, JSON_C_TO_STRING_PLAIN |
+							    JSON_C_TO_STRING_NOSLASHESCAPE));
 }
 
 int tell_end(const struct args *args, struct json_object *machine)

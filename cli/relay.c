@@ -87,8 +87,9 @@ static void on_output(evutil_socket_t fd, short what, void *arg)
 
 static void push_input(struct relay *r)
 {
-	ssize_t n = r->n_pending ? send(r->fd, r->pending, r->n_pending, MSG_NOSIGNAL | MSG_DONTWAIT)
-				 : 0;
+	ssize_t n = r->n_pending
+			    ? send(r->fd, r->pending, r->n_pending, MSG_NOSIGNAL | MSG_DONTWAIT)
+			    : 0;
 
 	if (n > 0) {
 		memmove(r->pending, r->pending + n, r->n_pending - (size_t)n);
@@ -114,8 +115,8 @@ static void on_input(evutil_socket_t fd, short what, void *arg)
 {
 	struct relay *r = arg;
 	char data[1024];
-	ssize_t n = read(STDIN_FILENO, data, MIN(sizeof(data), MAX(sizeof(r->pending) - r->n_pending,
-								   (size_t)1)));
+	ssize_t n = read(STDIN_FILENO, data,
+			 MIN(sizeof(data), MAX(sizeof(r->pending) - r->n_pending, (size_t)1)));
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;

@@ -16,7 +16,8 @@ struct relay_ops {
 };
 
 /*
- * A loop whose method takes every kind of descriptor, files too (stdin may be one). NULL: no memory.
+ * A loop whose method takes every kind of descriptor, files too (stdin may be one). NULL: no
+ * memory.
  */
 struct event_base *relay_base(void);
 /*

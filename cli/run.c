@@ -14,7 +14,7 @@
 #include "cli/relay.h"
 #include "cli/vmctl.h"
 
-#define DRAIN_S       2  /* for the console's end, when the machine's end is known */
+#define DRAIN_S	      2 /* for the console's end, when the machine's end is known */
 #define RECONNECT_MS  100
 #define RECONNECT_MAX 100
 

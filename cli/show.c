@@ -9,7 +9,8 @@
 /* Objects in objects become "outer.inner: value". */
 static void print_facts(struct json_object *obj, const char *prefix)
 {
-	json_object_object_foreach(obj, key, value) {
+	json_object_object_foreach(obj, key, value)
+	{
 		char name[256];
 
 		snprintf(name, sizeof(name), "%s%s%s", prefix, *prefix ? "." : "", key);

@@ -23,7 +23,8 @@ int verb_version(struct args *args)
 	} else {
 		puts("vmctl " UMBRA_VERSION);
 		if (runs)
-			printf("umbrad %s (%s mode, process %lld)\n", string_of(reply.result, "version", "?"),
+			printf("umbrad %s (%s mode, process %lld)\n",
+			       string_of(reply.result, "version", "?"),
 			       string_of(reply.result, "mode", "?"),
 			       (long long)int_of(reply.result, "pid", 0));
 		else

@@ -21,17 +21,17 @@ struct args {
 	struct json_object *params; /* of the verb's method; "name" is the argument NAME */
 	struct json_object *def;    /* of a machine definition */
 	struct json_object *cli;    /* vmctl's own */
-	const char *word;           /* help's argument */
+	const char *word;	    /* help's argument */
 	bool json, help;
 };
 
 struct verb {
 	const char *name;
-	const char *method;            /* whose summary and parameters are the verb's; NULL: none */
-	const char *summary;           /* instead of the method's */
-	const char *more;              /* a paragraph for its help; or NULL */
-	const char *operand;           /* "NAME", "[VERB]" or NULL */
-	bool definition;               /* takes the fields of a definition, and --config */
+	const char *method;	       /* whose summary and parameters are the verb's; NULL: none */
+	const char *summary;	       /* instead of the method's */
+	const char *more;	       /* a paragraph for its help; or NULL */
+	const char *operand;	       /* "NAME", "[VERB]" or NULL */
+	bool definition;	       /* takes the fields of a definition, and --config */
 	const struct api_fields *own;  /* vmctl's own options; or NULL */
 	int (*run)(struct args *args); /* returns the exit status */
 };
@@ -69,7 +69,8 @@ int connect_umbrad(struct api_client **out, struct event_base *base, bool start,
 		   struct api_error *err);
 
 /* output.c */
-int fail(const struct args *args, const struct api_error *err); /* tells it; returns the exit status */
+int fail(const struct args *args,
+	 const struct api_error *err); /* tells it; returns the exit status */
 void print_json(struct json_object *obj);
 int status_of(enum api_kind kind);
 const char *string_of(struct json_object *obj, const char *name, const char *dflt);

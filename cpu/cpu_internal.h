@@ -275,6 +275,9 @@ void cpu_update_asid(struct cpu *c);
 /*
  * Handlers end with one of these. With optimization the calls are jumps; without, or under a
  * sanitizer, a chain would grow the stack, so blocks end in the dispatcher.
+ *
+ * A call stays a call, and the chain eats the stack, when a local's address has escaped (was passed on)
+ * and the local is still in scope: keep such locals in an inner block or in a function of their own.
  */
 #if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && !defined(UMBRA_DEBUG)
 #define CPU_CHAINING 1

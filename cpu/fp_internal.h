@@ -78,6 +78,27 @@ uint32_t cpu_mxcsr_mask(void);
 
 #define CPU_XMM(c, off) (*(__m128i_u *)((char *)(c)->s.fx.xmm + (off)))
 
+/*
+ * The linear address of a memory operand whose preludes were left out (cpu_dec.bare), because something
+ * comes before its segment and alignment checks: a pending #MF, or what silicon changes even on a fault.
+ */
+static inline uint64_t cpu_fp_lin(struct cpu *c, const struct cpu_insn *i, unsigned size, bool write)
+{
+	/* An 80-bit number is aligned as its 64 bits are; for 16 bytes the caller has #GP. */
+	const unsigned align = size == 10 ? 8 : size == 16 ? 1 : size;
+	uint64_t lin = cpu_ea(c, i);
+
+	if ((c->mode & CPU_MODE_CODE) == CPU_MODE_CODE64)
+		lin += c->lbase[i->seg];
+	else if ((c->mode & CPU_MODE_FLAT) && i->seg <= X86_DS && (i->seg != X86_CS || !write))
+		lin = (uint32_t)lin;
+	else
+		lin = cpu_seg_check(c, i, i->seg, lin, size, write);
+	if (unlikely(c->mode & CPU_MODE_AC) && (lin & (align - 1)))
+		cpu_fault_err(c, i, X86_VEC_AC, 0);
+	return lin;
+}
+
 /* Guest memory, 16 bytes in one access as silicon does it; not for a race detector to see. */
 static inline __m128i cpu_raw_ld128(const void *p)
 {

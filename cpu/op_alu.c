@@ -354,18 +354,19 @@ static bool pick_adx(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	static void xadd##bits##_lock(struct cpu *c, const struct cpu_insn *i)                     \
 	{                                                                                          \
 		uint##bits##_t *p = cpu_mem_rw(c, i, cpu_lin(c, i), (bits) / 8);                   \
-		uint##bits##_t b = CPU_REG##bits(c, i->r1), old, want;                             \
+		uint##bits##_t b = CPU_REG##bits(c, i->r1), old = b;                               \
 		if (likely((void *)p != c->bounce)) {                                              \
-			old = b;                                                                   \
 			__asm__ volatile("lock " insn " %[b],%[p]"                                 \
 					 : [p] "+m"(*p), [b] "+r"(old)                             \
 					 :                                                         \
 					 : "cc", "memory");                                        \
 		} else {                                                                           \
+			uint##bits##_t found, want;                                                \
 			do {                                                                       \
-				old = *p;                                                          \
-				want = (uint##bits##_t)(old + b);                                  \
-			} while (!cpu_mem_cmpxchg(c, i, &old, &want));                             \
+				found = *p;                                                        \
+				want = (uint##bits##_t)(found + b);                                \
+			} while (!cpu_mem_cmpxchg(c, i, &found, &want));                           \
+			old = found;                                                               \
 		}                                                                                  \
 		add##bits(c, old, b);                                                              \
 		op_put##bits(c, i->r1, old);                                                       \
@@ -423,13 +424,12 @@ static bool pick_xadd(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 					 : [want] "r"(want)                                        \
 					 : "cc", "memory");                                        \
 		} else {                                                                           \
+			uint##bits##_t found, put;                                                 \
 			do {                                                                       \
-				old = *p;                                                          \
-				if (old != acc)                                                    \
-					want = old;                                                \
-				else                                                               \
-					want = CPU_REG##bits(c, i->r1);                            \
-			} while (!cpu_mem_cmpxchg(c, i, &old, &want));                             \
+				found = *p;                                                        \
+				put = found == acc ? want : found;                                 \
+			} while (!cpu_mem_cmpxchg(c, i, &found, &put));                            \
+			old = found;                                                               \
 		}                                                                                  \
 		cmp##bits(c, acc, old);                                                            \
 		if (acc != old)                                                                    \
@@ -497,7 +497,7 @@ static bool cmpxchg16_at(void *p, uint64_t old[2], const uint64_t want[2])
 }
 
 /* CMPXCHG8B, CMPXCHG16B. Their write is always done, with the old value when it differs. */
-static void cmpxchg_double(struct cpu *c, const struct cpu_insn *i)
+static __attribute__((noinline)) void do_cmpxchg_double(struct cpu *c, const struct cpu_insn *i)
 {
 	const uint64_t *g = c->s.gpr;
 	bool wide = i->size == 8, same;
@@ -529,6 +529,11 @@ static void cmpxchg_double(struct cpu *c, const struct cpu_insn *i)
 		} while (!cpu_mem_cmpxchg(c, i, old, put));
 	}
 	finish_cmpxchg_double(c, i, same, old);
+}
+
+static void cmpxchg_double(struct cpu *c, const struct cpu_insn *i)
+{
+	do_cmpxchg_double(c, i);
 	CPU_NEXT(c, i);
 }
 

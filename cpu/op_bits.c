@@ -8,18 +8,22 @@
  * All six flags go through the host: only CF is defined to change. Names: {bt,bts,btr,btc}{16,32,64},
  * each _r (arg 1: by imm, else by r2), _m (arg 1: by imm, else by r1, a bit string) and _lock.
  */
-static uint64_t bit_lin(struct cpu *c, const struct cpu_insn *i, unsigned *bit, unsigned size, bool write)
+/* The bit's number, as wide as the register that holds it. */
+OP_INLINE int64_t bit_number(const struct cpu *c, const struct cpu_insn *i, unsigned size)
+{
+	if (i->arg)
+		return (int64_t)(i->imm & (size * 8 - 1));
+	return size == 8 ? (int64_t)CPU_REG64(c, i->r1) :
+	       size == 4 ? (int32_t)CPU_REG32(c, i->r1) : (int16_t)CPU_REG16(c, i->r1);
+}
+
+/* Where the operand is that holds bit @n. */
+static uint64_t bit_lin(struct cpu *c, const struct cpu_insn *i, int64_t n, unsigned size, bool write)
 {
 	uint64_t ea = cpu_ea(c, i);
-	int64_t n;
 
-	if (i->arg) {
-		*bit = (unsigned)i->imm & (size * 8 - 1);
+	if (i->arg)
 		return cpu_lin(c, i);
-	}
-	n = size == 8 ? (int64_t)CPU_REG64(c, i->r1) :
-	    size == 4 ? (int32_t)CPU_REG32(c, i->r1) : (int16_t)CPU_REG16(c, i->r1);
-	*bit = (unsigned)n & (size * 8 - 1);
 	ea += (uint64_t)(n >> (3 + op_size_log(size))) * size;
 	return op_seg_lin(c, i, i->seg, ea & op_mask(i->asize), size, write);
 }
@@ -45,8 +49,8 @@ static uint64_t bit_lin(struct cpu *c, const struct cpu_insn *i, unsigned *bit, 
 	}                                                                                          \
 	static void name##bits##_m(struct cpu *c, const struct cpu_insn *i)                        \
 	{                                                                                          \
-		unsigned bit;                                                                      \
-		uint64_t lin = bit_lin(c, i, &bit, (bits) / 8, write);                             \
+		int64_t bit = bit_number(c, i, (bits) / 8);                                        \
+		uint64_t lin = bit_lin(c, i, bit, (bits) / 8, write);                              \
 		void *p = write ? cpu_mem_rw(c, i, lin, (bits) / 8) :                              \
 				  cpu_mem_r(c, i, lin, (bits) / 8);                                \
 		uint16_t fl = c->fl;                                                               \
@@ -60,14 +64,14 @@ static uint64_t bit_lin(struct cpu *c, const struct cpu_insn *i, unsigned *bit, 
 #define DEFINE_BT_LOCK(name, insn, bits)                                                           \
 	static void name##bits##_lock(struct cpu *c, const struct cpu_insn *i)                     \
 	{                                                                                          \
-		unsigned bit;                                                                      \
-		uint64_t lin = bit_lin(c, i, &bit, (bits) / 8, true);                              \
+		int64_t bit = bit_number(c, i, (bits) / 8);                                        \
+		uint64_t lin = bit_lin(c, i, bit, (bits) / 8, true);                               \
 		uint##bits##_t *p = cpu_mem_rw(c, i, lin, (bits) / 8);                             \
 		uint16_t fl = c->fl;                                                               \
 		if (likely((void *)p != c->bounce)) {                                              \
 			__asm__ volatile(OP_ASM_IN "lock " insn " %[bit],%[p]" OP_ASM_OUT          \
 					 : [p] "+m"(*p), "+a"(fl)                                  \
-					 : [bit] "r"((uint##bits##_t)bit)                          \
+					 : [bit] "r"((uint##bits##_t)(bit & (bits - 1)))           \
 					 : "cc", "memory");                                        \
 			c->fl = fl;                                                                \
 			CPU_NEXT(c, i);                                                            \

@@ -155,7 +155,7 @@ static void x87_load(struct cpu *c, const struct cpu_insn *i)
 	void *p;
 
 	wait_check(c, i);
-	p = cpu_mem_r(c, i, cpu_lin(c, i), i->size);
+	p = cpu_mem_r(c, i, cpu_fp_lin(c, i, i->size, false), i->size);
 	x87_execute(c, i, &image, p);
 	x87_commit(c, &image);
 	CPU_NEXT(c, i);
@@ -167,7 +167,7 @@ static void x87_load_80(struct cpu *c, const struct cpu_insn *i)
 	uint8_t mem[16];
 
 	wait_check(c, i);
-	cpu_copy_in(c, i, mem, cpu_lin(c, i), 10);
+	cpu_copy_in(c, i, mem, cpu_fp_lin(c, i, 10, false), 10);
 	x87_execute(c, i, &image, mem);
 	x87_commit(c, &image);
 	CPU_NEXT(c, i);
@@ -207,7 +207,7 @@ static void x87_store(struct cpu *c, const struct cpu_insn *i)
 	wait_check(c, i);
 	x87_execute(c, i, &image, mem);
 	if (!store_suppressed(&image))
-		store_bytes(c, i, cpu_lin(c, i), mem);
+		store_bytes(c, i, cpu_fp_lin(c, i, i->size, true), mem);
 	x87_commit(c, &image);
 	CPU_NEXT(c, i);
 }
@@ -260,7 +260,7 @@ static void fnstcw(struct cpu *c, const struct cpu_insn *i)
 static void fldcw(struct cpu *c, const struct cpu_insn *i)
 {
 	wait_check(c, i);
-	c->s.fx.fcw = cpu_ld16(c, i, cpu_lin(c, i));
+	c->s.fx.fcw = cpu_ld16(c, i, cpu_fp_lin(c, i, 2, false));
 	cpu_x87_normalise(&c->s.fx);
 	CPU_NEXT(c, i);
 }
@@ -446,6 +446,7 @@ static bool pick_arith(struct cpu_dec *d, struct cpu_insn *i, uint16_t how)
 	if (mem) {
 		const ZydisDecodedOperand *o = &d->op[0];
 
+		d->bare = true;
 		i->size = (uint8_t)(o->size / 8);
 		if (o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
 			i->fn = x87_store;
@@ -465,6 +466,7 @@ static bool pick_control(struct cpu_dec *d, struct cpu_insn *i, uint16_t which)
 	if (gated(d, i))
 		return true;
 	i->fn = fn[which];
+	d->bare = which == C_LDCW;
 	if (which == C_STSW && d->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER)
 		i->fn = fnstsw_ax;
 	return true;

@@ -242,14 +242,15 @@ static bool pick_lea(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	OP_SLOW xchg##bits##_m_slow(struct cpu *c, const struct cpu_insn *i)                       \
 	{                                                                                          \
 		uint##bits##_t *p = cpu_mem_rw(c, i, cpu_lin(c, i), (bits) / 8);                   \
-		uint##bits##_t v = CPU_REG##bits(c, i->r1), old;                                   \
+		uint##bits##_t old = CPU_REG##bits(c, i->r1);                                      \
 		if ((void *)p != c->bounce) {                                                      \
-			old = v;                                                                   \
 			__asm__ volatile(insn " %0,%1" : "+r"(old), "+m"(*p) : : "memory");        \
 		} else {                                                                           \
+			uint##bits##_t found, want = old;                                          \
 			do                                                                         \
-				old = *p;                                                          \
-			while (!cpu_mem_cmpxchg(c, i, &old, &v));                                  \
+				found = *p;                                                        \
+			while (!cpu_mem_cmpxchg(c, i, &found, &want));                             \
+			old = found;                                                               \
 		}                                                                                  \
 		op_put##bits(c, i->r1, old);                                                       \
 		CPU_NEXT(c, i);                                                                    \

@@ -46,22 +46,26 @@ static inline uint64_t lin_aligned(struct cpu *c, const struct cpu_insn *i)
 
 static inline void *mem_16a(struct cpu *c, const struct cpu_insn *i)
 {
-	return cpu_mem_r(c, i, lin_aligned(c, i), 16);
+	uint64_t lin = cpu_fp_lin(c, i, 16, false);
+
+	if (unlikely(lin & 15))
+		cpu_fault_err(c, i, X86_VEC_GP, 0);
+	return cpu_mem_r(c, i, lin, 16);
 }
 
 static inline void *mem_8(struct cpu *c, const struct cpu_insn *i)
 {
-	return cpu_mem_r(c, i, cpu_lin(c, i), 8);
+	return cpu_mem_r(c, i, cpu_fp_lin(c, i, 8, false), 8);
 }
 
 static inline void *mem_4(struct cpu *c, const struct cpu_insn *i)
 {
-	return cpu_mem_r(c, i, cpu_lin(c, i), 4);
+	return cpu_mem_r(c, i, cpu_fp_lin(c, i, 4, false), 4);
 }
 
 static inline void *mem_any(struct cpu *c, const struct cpu_insn *i)
 {
-	return cpu_mem_r(c, i, cpu_lin(c, i), i->size);
+	return cpu_mem_r(c, i, cpu_fp_lin(c, i, i->size, false), i->size);
 }
 
 static inline void *mem_none(struct cpu *c, const struct cpu_insn *i)
@@ -286,7 +290,7 @@ static inline void mmx_begin_store(struct cpu *c, const struct cpu_insn *i)
 static void mmx_store_64(struct cpu *c, const struct cpu_insn *i)
 {
 	mmx_begin_store(c, i);
-	cpu_st64(c, i, cpu_lin(c, i), c->s.fx.st[i->r1 / 16].lo);
+	cpu_st64(c, i, cpu_fp_lin(c, i, 8, true), c->s.fx.st[i->r1 / 16].lo);
 	cpu_mmx_enter(c);
 	CPU_NEXT(c, i);
 }
@@ -294,7 +298,7 @@ static void mmx_store_64(struct cpu *c, const struct cpu_insn *i)
 static void mmx_store_32(struct cpu *c, const struct cpu_insn *i)
 {
 	mmx_begin_store(c, i);
-	cpu_st32(c, i, cpu_lin(c, i), (uint32_t)c->s.fx.st[i->r1 / 16].lo);
+	cpu_st32(c, i, cpu_fp_lin(c, i, 4, true), (uint32_t)c->s.fx.st[i->r1 / 16].lo);
 	cpu_mmx_enter(c);
 	CPU_NEXT(c, i);
 }
@@ -306,17 +310,13 @@ static void mmx_store_32(struct cpu *c, const struct cpu_insn *i)
 static void masked_store(struct cpu *c, const struct cpu_insn *i, const uint8_t *data,
 			 const uint8_t *mask, unsigned size)
 {
-	uint64_t ea = cpu_slot(c, X86_RDI), lin;
-	unsigned bits = 0;
+	const uint64_t lin = cpu_fp_lin(c, i, size, true);
 
-	if (i->asize != 8)
-		ea = i->asize == 4 ? (uint32_t)ea : (uint16_t)ea;
-	for (unsigned n = 0; n < size; n++)
-		bits |= (unsigned)(mask[n] >> 7) << n;
-	lin = cpu_seg_check(c, i, (unsigned)i->imm, ea, size, true);
+	if (unlikely(c->mode & CPU_MODE_AC) && (lin & 7))
+		cpu_fault_err(c, i, X86_VEC_AC, 0);
 	cpu_probe(c, i, lin, size, CPU_ACCESS_WRITE);
 	for (unsigned n = 0; n < size; n++)
-		if (bits >> n & 1)
+		if (mask[n] >> 7)
 			cpu_st8(c, i, cpu_lin_wrap(c, lin + n), data[n]);
 }
 
@@ -445,6 +445,7 @@ bool cpu_pick_simd(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	i->arg |= arg & (SIMD_PS | SIMD_PD) ? arg & SIMD_HOW_MASK : 0;
 	i->r3 = (uint8_t)i->imm;
 	i->imm = (uintptr_t)thunk;
+	d->bare = mem && (mmx || (arg & SIMD_FP));
 	if (mmx && (arg & SIMD_FP))
 		i->fn = mem ? choose_mmx_fp(i) : mmx_fp_none;
 	else if (mmx && mem)
@@ -504,6 +505,7 @@ bool cpu_pick_simd_part(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	if (has_class(d, ZYDIS_REGCLASS_MMX)) {
 		if (!store)
 			return cpu_pick_simd(d, i, 0);
+		d->bare = true;
 		i->r1 = reg_slot(d);
 		i->fn = d->op[0].size == 64 ? mmx_store_64 : mmx_store_32;
 		return true;
@@ -537,11 +539,13 @@ bool cpu_pick_maskmov(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 		return true;
 	i->r1 = reg_slot(d);
 	i->r2 = rm_slot(d);
-	i->imm = X86_DS;
+	i->base = X86_RDI;
+	i->seg = X86_DS;
 	for (unsigned n = d->zi.operand_count_visible; n < d->zi.operand_count; n++)
 		if (d->op[n].type == ZYDIS_OPERAND_TYPE_MEMORY)
-			i->imm = ZydisRegisterGetId(d->op[n].mem.segment);
-	i->flags &= (uint8_t)~CPU_INSN_MEM; /* checked here */
+			i->seg = (uint8_t)(d->op[n].mem.segment - ZYDIS_REGISTER_ES);
+	if ((d->mode & CPU_MODE_CODE) == CPU_MODE_CODE64 && i->seg < X86_FS)
+		i->seg = CPU_SEG_NONE;
 	i->fn = has_class(d, ZYDIS_REGCLASS_MMX) ? maskmovq : maskmovdqu;
 	return true;
 }

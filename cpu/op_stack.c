@@ -243,12 +243,13 @@ static bool pick_pushf(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 static uint64_t popf_mask(const struct cpu *c, unsigned size)
 {
 	uint64_t mask = X86_FLAGS_ARITH | X86_FLAG_TF | X86_FLAG_DF | X86_FLAG_NT;
+	unsigned cpl = (c->s.seg[X86_SS].attr & X86_ATTR_DPL) >> X86_ATTR_DPL_SHIFT;
 
 	if (size > 2)
 		mask |= X86_FLAG_AC | X86_FLAG_ID;
-	if (cpu_cpl(c) == 0)
+	if (cpl == 0)
 		mask |= X86_FLAG_IOPL;
-	if (cpu_cpl(c) <= iopl(c))
+	if (cpl <= iopl(c))
 		mask |= X86_FLAG_IF;
 	return mask;
 }
@@ -302,29 +303,33 @@ static bool pick_popf(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 
 /* ---- ENTER, LEAVE --------------------------------------------------------------------------------- */
 
-/* imm: the frame's size; arg: the nesting level. Nothing changes before all its stores are sure. */
+/*
+ * imm: the frame's size; arg: the nesting level. In the order of SDM 2A, ENTER: on a fault half-way what
+ * was stored stays, as on silicon, but RSP and RBP are as before.
+ */
 static void enter(struct cpu *c, const struct cpu_insn *i)
 {
 	unsigned size = i->size, level = i->arg & 31;
 	uint64_t mask = op_mask(cpu_stack_size(c));
-	uint64_t sp = c->s.gpr[X86_RSP], bp = c->s.gpr[X86_RBP];
-	uint64_t frame = sp - size, display[31], out;
+	uint64_t bp = c->s.gpr[X86_RBP], frame = c->s.gpr[X86_RSP] - size, sp = frame;
 	unsigned access = CPU_ACCESS_WRITE | (cpu_cpl(c) == 3 ? CPU_ACCESS_USER : 0);
 
-	for (unsigned k = 1; k < level; k++)
-		display[k - 1] = cpu_ld(c, i, op_stack_lin(c, i, (bp - k * size) & mask, size, false), size);
-	probe_pushes(c, i, sp, level ? level + 1 : 1, size);
-	/* The final stack pointer must be writable (SDM 2A, ENTER). */
-	out = (frame - level * size - i->imm) & mask;
-	cpu_probe(c, i, op_stack_lin(c, i, out, 1, true), 1, access);
-
 	cpu_st(c, i, op_stack_lin(c, i, frame, size, true), bp, size);
-	for (unsigned k = 1; k < level; k++)
-		cpu_st(c, i, op_stack_lin(c, i, frame - k * size, size, true), display[k - 1], size);
-	if (level)
-		cpu_st(c, i, op_stack_lin(c, i, frame - level * size, size, true), frame, size);
+	for (unsigned k = 1; k < level; k++) {
+		uint64_t v = cpu_ld(c, i, op_stack_lin(c, i, (bp - k * size) & mask, size, false), size);
+
+		sp -= size;
+		cpu_st(c, i, op_stack_lin(c, i, sp, size, true), v, size);
+	}
+	if (level) {
+		sp -= size;
+		cpu_st(c, i, op_stack_lin(c, i, sp, size, true), frame, size);
+	}
+	sp = (sp - i->imm) & mask;
+	/* The final top of the stack must be writable. */
+	cpu_probe(c, i, op_stack_lin(c, i, sp, 1, true), 1, access);
 	op_put(c, X86_RBP * 8, size == 2 ? frame : frame & mask, size);
-	cpu_set_sp(c, out);
+	cpu_set_sp(c, sp);
 	CPU_NEXT(c, i);
 }
 

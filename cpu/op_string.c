@@ -235,15 +235,15 @@ static bool interrupted(struct cpu *c, const struct cpu_insn *i, uint64_t done)
 
 /*
  * With a 32-bit address size silicon clears the upper halves of RCX, and of the pointers of MOVS and STOS,
- * even when the count is zero (seen on the host; the manual does not say).
+ * before the first element (seen on the host; the manual does not say).
  */
-static void repeat_nothing(struct cpu *c, const struct cpu_insn *i)
+static void clear_tops(struct cpu *c, const struct cpu_insn *i)
 {
-	op_put(c, X86_RCX * 8, 0, i->asize);
+	c->s.gpr[X86_RCX] = (uint32_t)c->s.gpr[X86_RCX];
 	if (i->fn == movs)
-		advance(c, i, &(struct run){ .size = 1 }, X86_RSI, 0);
+		c->s.gpr[X86_RSI] = (uint32_t)c->s.gpr[X86_RSI];
 	if (i->fn == movs || i->fn == stos)
-		advance(c, i, &(struct run){ .size = 1 }, X86_RDI, 0);
+		c->s.gpr[X86_RDI] = (uint32_t)c->s.gpr[X86_RDI];
 }
 
 /* Returns whether the instruction is complete. */
@@ -264,14 +264,14 @@ OP_INLINE bool repeat(struct cpu *c, const struct cpu_insn *i,
 		c->fl = fl;
 		return true;
 	}
+	if (i->asize == 4)
+		clear_tops(c, i);
 	for (;;) {
 		uint64_t n;
 
 		r.count = c->s.gpr[X86_RCX] & r.mask;
-		if (!r.count) {
-			repeat_nothing(c, i);
+		if (!r.count)
 			break;
-		}
 		n = chunk(c, i, &r, &fl);
 		op_put(c, X86_RCX * 8, r.count - n, i->asize);
 		if (n == r.count || (i->arg == REP_EQUAL && !(fl & CPU_FL_ZF)) ||

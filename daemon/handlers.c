@@ -63,7 +63,8 @@ static struct machine *find_active(struct api_call *call)
 
 static void system_version(struct api_call *call)
 {
-	static const char *const capabilities[] = {"events", "console-fd", "batch", "bound-machines"};
+	static const char *const capabilities[] = {"events", "console-fd", "batch",
+						   "bound-machines"};
 	const struct umbrad *d = api_call_data(call);
 	struct json_object *obj = json_object_new_object(), *caps = json_object_new_array();
 
@@ -186,7 +187,7 @@ static void machine_list_call(struct api_call *call)
 	struct json_object *obj = json_object_new_object(), *all = json_object_new_array();
 	struct machine *m;
 
-	list_for_each_entry(m, &d->machines, link)
+	list_for_each_entry (m, &d->machines, link)
 		json_object_array_add(all, machine_to_json(m));
 	json_object_object_add(obj, "machines", all);
 	api_call_reply(call, obj, -1);
@@ -289,8 +290,8 @@ static void events_subscribe_call(struct api_call *call)
 	json_object_object_add(obj, "last", json_object_new_int64((int64_t)last));
 	json_object_object_add(obj, "lost",
 			       json_object_new_boolean(api_events_lost(d->events, since)));
-	if (session && api_events_subscribe(d->events, session, since,
-					    api_call_string(call, "machine"))) {
+	if (session &&
+	    api_events_subscribe(d->events, session, since, api_call_string(call, "machine"))) {
 		json_object_put(obj);
 		api_call_fail(call, API_KIND_INTERNAL, "out of memory");
 		return;
@@ -314,7 +315,7 @@ void umbrad_session_changed(void *data, struct api_session *session, int change)
 	if (change > 0 || d->quitting)
 		return;
 	api_events_unsubscribe(d->events, session);
-	list_for_each_entry(m, &d->machines, link) {
+	list_for_each_entry (m, &d->machines, link) {
 		if (m->bound != session)
 			continue;
 		m->bound = NULL;

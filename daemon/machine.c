@@ -23,10 +23,10 @@
 #include "daemon/spawn.h"
 #include "daemon/store.h"
 
-#define CALL_MS       10000 /* umbra-vm answers at once, or something is wrong with it */
-#define START_MS      60000 /* it loads the guest's files before it answers */
-#define KILL_AFTER_S  3.0   /* after being told to end */
-#define LINGER_S      30.0
+#define CALL_MS	       10000 /* umbra-vm answers at once, or something is wrong with it */
+#define START_MS       60000 /* it loads the guest's files before it answers */
+#define KILL_AFTER_S   3.0   /* after being told to end */
+#define LINGER_S       30.0
 #define RECONNECTS_MAX 5
 
 struct waiter {
@@ -59,7 +59,7 @@ struct machine *machine_find(struct umbrad *d, const char *name)
 {
 	struct machine *m;
 
-	list_for_each_entry(m, &d->machines, link)
+	list_for_each_entry (m, &d->machines, link)
 		if (!strcmp(m->def.name, name))
 			return m;
 	return NULL;
@@ -70,7 +70,7 @@ const char *machine_name_at(const void *umbrad, size_t i)
 	const struct umbrad *d = umbrad;
 	const struct machine *m;
 
-	list_for_each_entry(m, &d->machines, link)
+	list_for_each_entry (m, &d->machines, link)
 		if (!i--)
 			return m->def.name;
 	return "";
@@ -101,7 +101,8 @@ static void emit_state(struct machine *m)
 {
 	struct json_object *more = json_object_new_object();
 
-	json_object_object_add(more, "state", json_object_new_string(machine_state_names[m->state]));
+	json_object_object_add(more, "state",
+			       json_object_new_string(machine_state_names[m->state]));
 	if (m->state == MACHINE_STOPPED && m->has_exit) {
 		json_object_object_add(more, "reason",
 				       json_object_new_string(vm_reason_names[m->exit.reason]));
@@ -248,13 +249,15 @@ static void make_report(struct machine *m, int status)
 	*r = (struct vm_report){.state = VM_ENDED, .reason = VM_REASON_ENGINE};
 	if (m->forced != VM_REASON_NONE) {
 		r->reason = m->forced;
-		snprintf(r->message, sizeof(r->message), "umbra-vm did not end by itself and was killed");
+		snprintf(r->message, sizeof(r->message),
+			 "umbra-vm did not end by itself and was killed");
 	} else if (status >= 0 && WIFSIGNALED(status)) {
 		snprintf(r->message, sizeof(r->message), "umbra-vm was killed by signal %d (%s)",
 			 WTERMSIG(status), strsignal(WTERMSIG(status)));
 	} else if (status >= 0) {
 		snprintf(r->message, sizeof(r->message),
-			 "umbra-vm exited with status %d and no report; see its log", WEXITSTATUS(status));
+			 "umbra-vm exited with status %d and no report; see its log",
+			 WEXITSTATUS(status));
 	} else {
 		snprintf(r->message, sizeof(r->message), "umbra-vm ended without a report");
 	}
@@ -276,13 +279,14 @@ static void process_ended(struct machine *m, int status)
 		make_report(m, status);
 	m->has_exit = true;
 	release_process(m);
-	list_for_each_entry(w, &m->waiters, link)
+	list_for_each_entry (w, &m->waiters, link)
 		deleting |= w->kind == WAIT_DELETE;
 	if (!m->transient && !deleting) {
 		int ret = store_save_exit(m);
 
 		if (ret)
-			log_warn("the end of \"%s\" could not be saved: %s", m->def.name, strerror(-ret));
+			log_warn("the end of \"%s\" could not be saved: %s", m->def.name,
+				 strerror(-ret));
 	}
 	store_remove_run(m);
 	log_info("machine \"%s\" ended: %s%s%s", m->def.name, vm_reason_names[m->exit.reason],
@@ -390,8 +394,8 @@ void machine_destroy(struct machine *m, bool forget)
 static void on_vm_state(struct machine *m, struct json_object *params)
 {
 	static const enum machine_state states[VM_STATE_COUNT] = {
-		[VM_CREATED] = MACHINE_STARTING,  [VM_RUNNING] = MACHINE_RUNNING,
-		[VM_PAUSED] = MACHINE_PAUSED,     [VM_STOPPING] = MACHINE_STOPPING,
+		[VM_CREATED] = MACHINE_STARTING, [VM_RUNNING] = MACHINE_RUNNING,
+		[VM_PAUSED] = MACHINE_PAUSED,	 [VM_STOPPING] = MACHINE_STOPPING,
 		[VM_ENDED] = MACHINE_STOPPING,
 	};
 	struct vm_report r;
@@ -434,7 +438,8 @@ static int connect_vm(struct machine *m)
 	return ret;
 }
 
-static void on_requeried(void *data, struct json_object *result, int fd, const struct api_error *err)
+static void on_requeried(void *data, struct json_object *result, int fd,
+			 const struct api_error *err)
 {
 	cleanup_close(&fd);
 	if (!err)
@@ -476,7 +481,8 @@ static int start_process(struct machine *m, const struct machine_files *files)
 	if (control < 0)
 		return control;
 	store_name(file, m->def.name, ".report");
-	report = openat(m->d->vm_fd, file, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	report = openat(m->d->vm_fd, file, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
+			0600);
 	if (report < 0)
 		return -errno;
 	console = store_open_log(m, false, O_RDWR | O_CREAT | O_TRUNC);
@@ -510,7 +516,7 @@ static struct api_call *take_start_call(struct machine *m)
 {
 	struct waiter *w;
 
-	list_for_each_entry(w, &m->waiters, link) {
+	list_for_each_entry (w, &m->waiters, link) {
 		struct api_call *call = w->call;
 
 		if (w->kind != WAIT_START)
@@ -587,7 +593,8 @@ int machine_start(struct machine *m, struct api_call *call, struct api_error *er
 
 	machine_files_init(&files);
 	if (!m->d->vm_program)
-		return api_error_set(err, API_KIND_UNAVAILABLE, "the program umbra-vm is not installed");
+		return api_error_set(err, API_KIND_UNAVAILABLE,
+				     "the program umbra-vm is not installed");
 	ret = machine_files_open(&files, &m->def, err);
 	if (ret)
 		return ret;
@@ -640,7 +647,8 @@ void machine_end(struct machine *m, enum vm_reason reason)
 		json_object_put(params);
 }
 
-static void on_forwarded(void *data, struct json_object *result, int fd, const struct api_error *err)
+static void on_forwarded(void *data, struct json_object *result, int fd,
+			 const struct api_error *err)
 {
 	struct api_call *call = data;
 
@@ -653,7 +661,8 @@ static void on_forwarded(void *data, struct json_object *result, int fd, const s
 
 static void forward(struct machine *m, struct api_call *call, const char *method)
 {
-	int ret = m->client ? api_client_send(m->client, method, NULL, -1, CALL_MS, on_forwarded, call)
+	int ret = m->client ? api_client_send(m->client, method, NULL, -1, CALL_MS, on_forwarded,
+					      call)
 			    : -EPIPE;
 
 	if (ret)

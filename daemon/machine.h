@@ -26,7 +26,7 @@ struct machine {
 	int pidfd;
 	struct event *ended; /* pidfd is readable */
 	struct api_client *client;
-	double started; /* seconds since 1970 */
+	double started;	       /* seconds since 1970 */
 	enum vm_reason forced; /* why we ended it, when it leaves no report; else none */
 	struct api_session *bound;
 	bool abandoned; /* what it was bound to has gone: nobody will ask for its end */

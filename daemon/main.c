@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <event2/event.h>
@@ -44,9 +45,12 @@ static const char usage[] =
 static int parse_options(int argc, char **argv, struct options *o)
 {
 	static const struct option longs[] = {
-		{"idle-exit", required_argument, NULL, 'i'}, {"ready-fd", required_argument, NULL, 'r'},
-		{"vm", required_argument, NULL, 'm'},        {"verbose", no_argument, NULL, 'v'},
-		{"help", no_argument, NULL, 'h'},            {"version", no_argument, NULL, 'V'},
+		{"idle-exit", required_argument, NULL, 'i'},
+		{"ready-fd", required_argument, NULL, 'r'},
+		{"vm", required_argument, NULL, 'm'},
+		{"verbose", no_argument, NULL, 'v'},
+		{"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'V'},
 		{0},
 	};
 	int c;
@@ -73,7 +77,8 @@ static int parse_options(int argc, char **argv, struct options *o)
 /* One umbrad a runtime folder. The lock is held while we live. */
 static int take_lock(struct umbrad *d)
 {
-	d->lock_fd = openat(d->run_fd, "umbrad.lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	d->lock_fd =
+		openat(d->run_fd, "umbrad.lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (d->lock_fd < 0)
 		return -errno;
 	return flock(d->lock_fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
@@ -154,8 +159,8 @@ static int set_up(struct umbrad *d, const struct options *o)
 	}
 	ret = take_lock(d);
 	if (ret) {
-		log_error("another umbrad serves %s, or its lock cannot be taken: %s", d->paths.runtime,
-			  strerror(-ret));
+		log_error("another umbrad serves %s, or its lock cannot be taken: %s",
+			  d->paths.runtime, strerror(-ret));
 		return ret;
 	}
 	d->vm_program = o->vm ? strdup(o->vm) : api_find_program("umbra-vm", "vm", "UMBRA_VM");
@@ -222,6 +227,17 @@ static int run(struct umbrad *d, const struct options *o)
 	return EXIT_SUCCESS;
 }
 
+/* Whether stderr is the journal: the variable alone is also seen by what a service started. */
+static bool logs_to_journal(void)
+{
+	const char *stream = getenv("JOURNAL_STREAM");
+	unsigned long long dev, ino;
+	struct stat st;
+
+	return stream && sscanf(stream, "%llu:%llu", &dev, &ino) == 2 &&
+	       fstat(STDERR_FILENO, &st) == 0 && st.st_dev == dev && st.st_ino == ino;
+}
+
 int main(int argc, char **argv)
 {
 	struct umbrad d = {.run_fd = -1, .vm_fd = -1, .store_fd = -1, .logs_fd = -1, .lock_fd = -1};
@@ -231,7 +247,7 @@ int main(int argc, char **argv)
 	if (status >= 0)
 		return status;
 	list_init(&d.machines);
-	log_setup("umbrad", o.verbose ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, getenv("JOURNAL_STREAM"));
+	log_setup("umbrad", o.verbose ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, logs_to_journal());
 	if (o.ready_fd >= 0)
 		fcntl(o.ready_fd, F_SETFD, FD_CLOEXEC);
 	status = run(&d, &o);

@@ -35,7 +35,8 @@ struct plan {
 	int exec_fd; /* tells the parent that exec failed */
 };
 
-/* Copy @fd to above all the places, so that no dup2() in the child hits one that is still wanted. */
+/* Copy @fd to above all the places, so that no dup2() in the child hits one that is still wanted.
+ */
 static int plan_add(struct plan *p, int n, int fd)
 {
 	p->at[n] = fcntl(fd, F_DUPFD_CLOEXEC, AT_END);
@@ -116,8 +117,8 @@ static int plan_all(struct plan *p, const struct machine_def *def, const struct 
 }
 
 /* In the child, between fork and exec: system calls only. */
-static void __attribute__((noreturn)) child(const struct plan *p, const char *program,
-					    char *const argv[])
+static void __attribute__((noreturn))
+child(const struct plan *p, const char *program, char *const argv[])
 {
 	sigset_t none;
 	int e;
@@ -144,9 +145,18 @@ int spawn_vm(const char *program, const struct machine_def *def, const struct sp
 	     pid_t *pid, int *pidfd)
 {
 	char name[80], control[8], config[8], log[8], report[8];
-	char *const argv[] = {(char *)"umbra-vm", (char *)"--control", control,
-			      (char *)"--config-fd", config, (char *)"--console-log", log,
-			      (char *)"--report", report, (char *)"--name", name, NULL};
+	char *const argv[] = {(char *)"umbra-vm",
+			      (char *)"--control",
+			      control,
+			      (char *)"--config-fd",
+			      config,
+			      (char *)"--console-log",
+			      log,
+			      (char *)"--report",
+			      report,
+			      (char *)"--name",
+			      name,
+			      NULL};
 	_cleanup_close_ int exec_read = -1, exec_write = -1;
 	_cleanup_(plan_finish) struct plan p;
 	int pipefd[2], ret, e = 0;

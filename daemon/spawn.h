@@ -9,10 +9,10 @@
 
 /* All borrowed; spawn_vm() passes copies. */
 struct spawn_fds {
-	int control;     /* the listening socket */
+	int control; /* the listening socket */
 	int console_log;
 	int report;
-	int log;         /* becomes stdout and stderr */
+	int log; /* becomes stdout and stderr */
 	const struct machine_files *files;
 };
 

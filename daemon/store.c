@@ -43,7 +43,8 @@ static int open_folder(const char *path, const char *sub, unsigned mode, int *fd
 		return ret;
 	*fd = open(full, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (*fd < 0)
-		return api_error_set(err, API_KIND_IO, "cannot open %.200s: %s", full, strerror(errno));
+		return api_error_set(err, API_KIND_IO, "cannot open %.200s: %s", full,
+				     strerror(errno));
 	return 0;
 }
 
@@ -204,7 +205,7 @@ void store_trim_logs(struct umbrad *d)
 {
 	struct machine *m;
 
-	list_for_each_entry(m, &d->machines, link)
+	list_for_each_entry (m, &d->machines, link)
 		if (m->pid)
 			trim_log(m);
 }

@@ -153,7 +153,8 @@ static void audit_child_gpte(struct audit *a, const struct shadow_page *sp, unsi
 	      AT "leads on for guest entry %llx", AT_ARGS(sp, i), (unsigned long long)gpte);
 	CHECK(child->role.direct == large, AT "child's kind", AT_ARGS(sp, i));
 	if (large) {
-		CHECK(child->gfn == gpte_frame(sp, i, gpte), AT "child's first frame", AT_ARGS(sp, i));
+		CHECK(child->gfn == gpte_frame(sp, i, gpte), AT "child's first frame is %llx for %llx",
+		      AT_ARGS(sp, i), (unsigned long long)child->gfn, (unsigned long long)gpte);
 		return;
 	}
 	CHECK(child->gfn == (gpte & (sp->role.mode == MODE_32 ? BITS(31, 12) : BITS(51, 12))) >> 12,

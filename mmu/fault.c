@@ -436,7 +436,10 @@ int shadow_page_fault(struct mmu_vcpu *vcpu, struct mmu_fault *f)
 		f->fixed = true;
 		return MMU_RETRY;
 	}
-	if (!c->ops->walk(vcpu, c, &w)) {
+	r = c->ops->walk(vcpu, c, &w);
+	if (w.updated)
+		track_walk(vcpu->vm, c, &w);
+	if (!r) {
 		if (w.missing) {
 			f->gpa = w.missing_gfn << PAGE_SHIFT;
 			return MMU_WAIT;

@@ -242,6 +242,7 @@ struct walker {
 	bool pte_readonly[MMU_MAX_LEVEL];
 	gfn_t gfn; /* of the 4-KiB frame that @addr lies in */
 	uint8_t page_shift;
+	unsigned updated; /* levels (bit level - 1) whose entry got A or D from this walk */
 	unsigned granted; /* @pte_access before clean pages lose MMU_MAP_WRITE */
 	bool missing;	  /* a table's page is not here yet: @missing_gfn */
 	gfn_t missing_gfn;
@@ -526,6 +527,12 @@ void nested_set_guest(struct mmu_vcpu *vcpu, const struct mmu_regs *regs);
 
 /* mmu_track_write(), by @vcpu or (NULL) by L0. */
 void track_write(struct mmu_vm *vm, struct mmu_vcpu *vcpu, gpa_t gpa, uint64_t len);
+
+/*
+ * A walk by @c set A or D bits. For tables shadowed in a mode that has other bits in those places
+ * this is a write like any other. The lock is held.
+ */
+void track_walk(struct mmu_vm *vm, const struct mmu_context *c, const struct walker *w);
 
 /* ---- fault.c ---- */
 

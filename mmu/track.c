@@ -101,6 +101,34 @@ void track_write(struct mmu_vm *vm, struct mmu_vcpu *vcpu, gpa_t gpa, uint64_t l
 	pthread_mutex_unlock(&vm->lock);
 }
 
+static bool same_form(unsigned a, unsigned b)
+{
+	return (a == MODE_32) == (b == MODE_32) && (a == MODE_EPT) == (b == MODE_EPT);
+}
+
+void track_walk(struct mmu_vm *vm, const struct mmu_context *c, const struct walker *w)
+{
+	unsigned mode = c->cpu_role.mode;
+
+	for (unsigned l = 1; l <= MMU_MAX_LEVEL; l++) {
+		gpa_t gpa = w->pte_gpa[l - 1];
+		struct shadow_page *sp, *tmp;
+		struct memslot *slot;
+
+		if (!(w->updated >> (l - 1) & 1))
+			continue;
+		/* Without the lock in between the slot may have gone. */
+		slot = slot_of(vm, gpa >> PAGE_SHIFT);
+		if (!slot || !*slot_shadowed(slot, gpa >> PAGE_SHIFT))
+			continue;
+		for_each_shadow_safe(vm, sp, tmp, gpa >> PAGE_SHIFT)
+		{
+			if (!same_form(sp->role.mode, mode))
+				page_written(vm, sp, gpa, mode == MODE_32 ? 4 : 8, false);
+		}
+	}
+}
+
 void mmu_track_write(struct mmu_vm *vm, gpa_t gpa, uint64_t len)
 {
 	track_write(vm, NULL, gpa, len);

@@ -138,6 +138,7 @@ static bool pte_update(struct mmu_vm *vm, struct walker *w, unsigned level, uint
 	if (!done)
 		return false;
 	w->ptes[level - 1] = want;
+	w->updated |= 1u << (level - 1);
 	dirty_mark(slot_of(vm, gfn), gfn);
 	vm->ops->notify_write(vm->priv, w->pte_hva[level - 1], size);
 	return true;
@@ -309,6 +310,12 @@ again:
 	pthread_rwlock_rdlock(&vm->slots_lock);
 	r = c->ops->walk(vcpu, c, &w);
 	pthread_rwlock_unlock(&vm->slots_lock);
+	if (w.updated && __atomic_load_n(&vm->stats.mmu_pages, __ATOMIC_RELAXED)) {
+		pthread_mutex_lock(&vm->lock);
+		track_walk(vm, c, &w);
+		batch_commit(vm);
+		pthread_mutex_unlock(&vm->lock);
+	}
 	if (unlikely(w.missing)) {
 		r = vm->ops->fetch_page ? vm->ops->fetch_page(vm->priv, w.missing_gfn << PAGE_SHIFT, 0)
 					: -EFAULT;

@@ -17,8 +17,8 @@
 #include "base/cleanup.h"
 #include "vm/boot_internal.h"
 
-#define XZ_MEMLIMIT MIB(256) /* the kernel's build takes a dictionary of 32 MiB, xz -9 one of 64   \
-			      */
+/* The kernel's build takes a dictionary of 32 MiB, xz -9 one of 64. */
+#define XZ_MEMLIMIT MIB(256)
 
 struct unpack {
 	const uint8_t *in;
@@ -75,8 +75,8 @@ static enum unpack_result unpack_xz(const struct unpack *u)
 }
 
 /*
- * The form before xz has no one-shot decoder, and its end may be told by the size alone: whether there
- * is more shows only when there is room for more.
+ * The form before xz has no one-shot decoder, and its end may be told by the size alone: whether
+ * there is more shows only when there is room for more.
  */
 static enum unpack_result unpack_lzma(const struct unpack *u)
 {

@@ -38,7 +38,6 @@ static void do_requests(struct engine_vcpu *v)
 		cpu_reset(v->cpu, true);
 		if (v->id != 0)
 			cpu_state(v->cpu)->activity = CPU_WAIT_FOR_SIPI;
-		take_request(v, SOFT_REQ_SIPI);
 		soft_set_controls(v);
 		cpu_state_changed(v->cpu);
 		soft_sync_mmu(v);

@@ -133,6 +133,8 @@ static void soft_vcpu_nmi(struct engine_vcpu *v)
 
 static void soft_vcpu_init(struct engine_vcpu *v)
 {
+	/* A start-up IPI from before is void; one that follows at once is not. */
+	__atomic_fetch_and(&v->requests, ~SOFT_REQ_SIPI, __ATOMIC_SEQ_CST);
 	soft_request(v, SOFT_REQ_INIT);
 }
 

@@ -36,7 +36,7 @@ struct fake {
 	uint64_t in_bytes;
 	pthread_t guest;
 	bool guest_started;
-	int end_fd;        /* an eventfd: libevent's own calls are for the loop's thread */
+	int end_fd;	   /* an eventfd: libevent's own calls are for the loop's thread */
 	struct event *end; /* it is readable */
 };
 
@@ -55,7 +55,8 @@ static void ended(struct fake *f)
 {
 	f->report.state = VM_ENDED;
 	if (f->report.reason == VM_REASON_CRASH) {
-		struct json_object *regs = json_object_new_object(), *code = json_object_new_array();
+		struct json_object *regs = json_object_new_object(),
+				   *code = json_object_new_array();
 
 		f->report.detail = json_object_new_object();
 		json_object_object_add(regs, "rip", json_object_new_string("0x0000000000100000"));
@@ -65,7 +66,8 @@ static void ended(struct fake *f)
 		snprintf(f->report.message, sizeof(f->report.message), "triple fault");
 	}
 	f->report.stats = json_object_new_object();
-	json_object_object_add(f->report.stats, "console_in", json_object_new_int64((int64_t)f->in_bytes));
+	json_object_object_add(f->report.stats, "console_in",
+			       json_object_new_int64((int64_t)f->in_bytes));
 	console_flush(f->console, 5000);
 	vm_report_write(f->report_fd, &f->report);
 	vm_control_tell(f->control, &f->report);
@@ -136,7 +138,8 @@ static int fake_start(void *data, struct api_error *err)
 	const char *play = word(f, "fake=");
 
 	if (play && !strcmp(play, "refuse"))
-		return api_error_set(err, API_KIND_BAD_IMAGE, "%s is not a kernel", f->config.def.kernel);
+		return api_error_set(err, API_KIND_BAD_IMAGE, "%s is not a kernel",
+				     f->config.def.kernel);
 	tell(f, VM_RUNNING);
 	if (play && !strcmp(play, "spin"))
 		event_base_once(f->base, -1, EV_TIMEOUT, on_spin, f, &soon);
@@ -244,9 +247,12 @@ static const struct console_ops console_ops = {.input = on_input};
 int main(int argc, char **argv)
 {
 	static const struct option longs[] = {
-		{"control", required_argument, NULL, 'c'},     {"config-fd", required_argument, NULL, 'f'},
-		{"console-log", required_argument, NULL, 'l'}, {"report", required_argument, NULL, 'r'},
-		{"name", required_argument, NULL, 'n'},        {0},
+		{"control", required_argument, NULL, 'c'},
+		{"config-fd", required_argument, NULL, 'f'},
+		{"console-log", required_argument, NULL, 'l'},
+		{"report", required_argument, NULL, 'r'},
+		{"name", required_argument, NULL, 'n'},
+		{0},
 	};
 	int c, control = -1, config = -1, log = -1;
 	struct fake f = {.report_fd = -1};
@@ -270,7 +276,8 @@ int main(int argc, char **argv)
 	f.base = event_base_new();
 	f.end_fd = eventfd(0, EFD_CLOEXEC);
 	f.end = f.base ? event_new(f.base, f.end_fd, EV_READ, on_end, &f) : NULL;
-	if (!f.end || event_add(f.end, NULL) || console_create(&f.console, f.base, log, &console_ops, &f) ||
+	if (!f.end || event_add(f.end, NULL) ||
+	    console_create(&f.console, f.base, log, &console_ops, &f) ||
 	    vm_control_create(&f.control, f.base, control, &ops, &f))
 		return VM_STATUS_INTERNAL;
 	event_base_dispatch(f.base);

@@ -45,8 +45,10 @@ static void test_defaults(void **state)
 static void test_round_trip(void **state)
 {
 	static const char text[] =
-		"{\"name\": \"a.b-c_d\", \"kernel\": \"/k\", \"initrd\": \"/i\", \"cmdline\": \"x=\\\"y\\\"\","
-		"\"module\": [\"/m\", \"/n\"], \"memory\": \"1536K\", \"cpus\": 64, \"engine\": \"kvm\","
+		"{\"name\": \"a.b-c_d\", \"kernel\": \"/k\", \"initrd\": \"/i\", \"cmdline\": "
+		"\"x=\\\"y\\\"\","
+		"\"module\": [\"/m\", \"/n\"], \"memory\": \"1536K\", \"cpus\": 64, \"engine\": "
+		"\"kvm\","
 		"\"mmu\": \"tdp\", \"clock\": \"instructions\", \"boot\": \"multiboot\","
 		"\"on_reset\": \"restart\", \"timeout\": 1.5}";
 	struct machine_def def, again;
@@ -212,7 +214,8 @@ static void test_tables(void **state)
 
 	check_table(&api_umbrad_methods, sizeof(struct api_ops) / sizeof(api_handler));
 	check_table(&vm_methods, sizeof(struct vm_handlers) / sizeof(api_handler));
-	assert_string_equal(api_method_nearest(&api_umbrad_methods, "machine.strat"), "machine.start");
+	assert_string_equal(api_method_nearest(&api_umbrad_methods, "machine.strat"),
+			    "machine.start");
 	assert_null(api_method_nearest(&api_umbrad_methods, "entirely.different"));
 	doc = api_openrpc(&api_umbrad_methods, "Umbra");
 	assert_non_null(doc);
@@ -271,8 +274,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_defaults), cmocka_unit_test(test_round_trip),
 		cmocka_unit_test(test_refusals), cmocka_unit_test(test_sizes),
-		cmocka_unit_test(test_names),    cmocka_unit_test(test_text_values),
-		cmocka_unit_test(test_tables),   cmocka_unit_test(test_kinds),
+		cmocka_unit_test(test_names),	 cmocka_unit_test(test_text_values),
+		cmocka_unit_test(test_tables),	 cmocka_unit_test(test_kinds),
 		cmocka_unit_test(test_base64),
 	};
 

@@ -28,15 +28,29 @@ static const struct api_field echo_params[] = {
 #define OP(op) .since = "0.1", .handler = offsetof(struct test_ops, op)
 
 static const struct api_method rows[] = {
-	{.name = "t.echo", .summary = "Echo.", .params = API_FIELDS("the parameters", echo_params),
+	{.name = "t.echo",
+	 .summary = "Echo.",
+	 .params = API_FIELDS("the parameters", echo_params),
 	 OP(echo)},
-	{.name = "t.later", .summary = "Answer later.", .params = {.what = "the parameters"}, OP(later)},
-	{.name = "t.give", .summary = "Give.", .params = {.what = "the parameters"},
-	 .flags = API_M_FD_OUT, OP(give)},
-	{.name = "t.take", .summary = "Take.", .params = {.what = "the parameters"},
-	 .flags = API_M_FD_IN, OP(take)},
-	{.name = "t.forbidden", .summary = "No.", .params = {.what = "the parameters"},
-	 .access = API_ADMIN, OP(forbidden)},
+	{.name = "t.later",
+	 .summary = "Answer later.",
+	 .params = {.what = "the parameters"},
+	 OP(later)},
+	{.name = "t.give",
+	 .summary = "Give.",
+	 .params = {.what = "the parameters"},
+	 .flags = API_M_FD_OUT,
+	 OP(give)},
+	{.name = "t.take",
+	 .summary = "Take.",
+	 .params = {.what = "the parameters"},
+	 .flags = API_M_FD_IN,
+	 OP(take)},
+	{.name = "t.forbidden",
+	 .summary = "No.",
+	 .params = {.what = "the parameters"},
+	 .access = API_ADMIN,
+	 OP(forbidden)},
 };
 static const struct api_table table = {.m = rows, .n = ARRAY_SIZE(rows)};
 
@@ -112,7 +126,8 @@ static int set_up(void **state)
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
 	assert_int_equal(api_server_add(w.server, pair[0]), 0);
 	assert_int_equal(api_client_create(&w.client, w.base, pair[1], NULL, NULL), 0);
-	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair),
+			 0);
 	assert_int_equal(api_server_add(w.server, pair[0]), 0);
 	w.peer = pair[1];
 	*state = &w;
@@ -243,7 +258,8 @@ static void test_server_gone(void **state)
 /* Any cut of a stream of messages gives the same answers. */
 static void test_every_cut(void **state)
 {
-	static const char one[] = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"t.echo\",\"params\":{\"n\":3}}";
+	static const char one[] =
+		"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"t.echo\",\"params\":{\"n\":3}}";
 	char two[2 * sizeof(one)], answer[512];
 	struct world *w = *state;
 	size_t len;
@@ -260,16 +276,18 @@ static void test_every_cut(void **state)
 		n = read(w->peer, answer, sizeof(answer) - 1);
 		assert_true(n > 0);
 		answer[n] = 0;
-		assert_string_equal(answer, "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"n\":3}}\n"
-					    "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"n\":3}}\n");
+		assert_string_equal(answer,
+				    "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"n\":3}}\n"
+				    "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"n\":3}}\n");
 	}
 }
 
 static void test_batch_with_a_late_one(void **state)
 {
-	static const char text[] = "[{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"t.later\"},"
-				   "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"t.echo\",\"params\":{\"n\":3}},"
-				   "{\"jsonrpc\":\"2.0\",\"id\":3,\"method\":\"t.give\"}]";
+	static const char text[] =
+		"[{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"t.later\"},"
+		"{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"t.echo\",\"params\":{\"n\":3}},"
+		"{\"jsonrpc\":\"2.0\",\"id\":3,\"method\":\"t.give\"}]";
 	struct world *w = *state;
 	char answer[512];
 	ssize_t n;

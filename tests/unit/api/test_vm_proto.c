@@ -42,7 +42,11 @@ static void test_report(void **state)
 static void test_report_refusals(void **state)
 {
 	static const char *const texts[] = {
-		"[]", "{}", "{\"state\": 5}", "{\"state\": \"asleep\"}", "{\"state\": \"ended\"}",
+		"[]",
+		"{}",
+		"{\"state\": 5}",
+		"{\"state\": \"asleep\"}",
+		"{\"state\": \"ended\"}",
 		"{\"state\": \"ended\", \"reason\": \"boredom\"}",
 	};
 
@@ -61,10 +65,10 @@ static void test_statuses(void **state)
 		enum vm_reason reason;
 		int code, status;
 	} cases[] = {
-		{VM_REASON_POWEROFF, 0, 0},     {VM_REASON_RESET, 0, 126},
-		{VM_REASON_CRASH, 0, 125},      {VM_REASON_HALTED, 0, 123},
-		{VM_REASON_DEBUG_EXIT, 3, 3},   {VM_REASON_TIMEOUT, 0, 124},
-		{VM_REASON_STOPPED, 0, 122},    {VM_REASON_BAD_IMAGE, 0, 65},
+		{VM_REASON_POWEROFF, 0, 0},   {VM_REASON_RESET, 0, 126},
+		{VM_REASON_CRASH, 0, 125},    {VM_REASON_HALTED, 0, 123},
+		{VM_REASON_DEBUG_EXIT, 3, 3}, {VM_REASON_TIMEOUT, 0, 124},
+		{VM_REASON_STOPPED, 0, 122},  {VM_REASON_BAD_IMAGE, 0, 65},
 		{VM_REASON_ENGINE, 0, 127},
 	};
 
@@ -84,8 +88,8 @@ static void test_report_file(void **state)
 	assert_int_equal(write(fd, "what was there before, longer than it", 37), 37);
 	assert_int_equal(vm_report_write(fd, &r), 0);
 	assert_true(pread(fd, text, sizeof(text) - 1, 0) > 0);
-	assert_string_equal(text,
-			    "{\"state\":\"ended\",\"reason\":\"poweroff\",\"code\":0,\"status\":0}");
+	assert_string_equal(
+		text, "{\"state\":\"ended\",\"reason\":\"poweroff\",\"code\":0,\"status\":0}");
 	close(fd);
 }
 
@@ -107,7 +111,8 @@ static void test_config(void **state)
 
 	snprintf(text, sizeof(text),
 		 "{\"definition\": {\"name\": \"a\", \"kernel\": \"/k\", \"module\": [\"/m\"]},"
-		 "\"files\": {\"kernel\": %d, \"module\": [%d]}}", kernel, module);
+		 "\"files\": {\"kernel\": %d, \"module\": [%d]}}",
+		 kernel, module);
 	fd = config_fd(text);
 	assert_int_equal(vm_config_read(&config, fd, &err), 0);
 	assert_int_equal(config.files.kernel, kernel);
@@ -122,10 +127,15 @@ static void test_config(void **state)
 static void test_config_refusals(void **state)
 {
 	static const char *const texts[] = {
-		"", "[]", "{}", "{\"definition\": {}, \"files\": {}}",
+		"",
+		"[]",
+		"{}",
+		"{\"definition\": {}, \"files\": {}}",
 		"{\"definition\": {\"name\": \"a\", \"kernel\": \"k\"}, \"files\": {}}",
-		"{\"definition\": {\"name\": \"a\", \"kernel\": \"k\"}, \"files\": {\"kernel\": 999}}",
-		"{\"definition\": {\"name\": \"a\", \"kernel\": \"k\"}, \"files\": {\"kernel\": \"3\"}}",
+		"{\"definition\": {\"name\": \"a\", \"kernel\": \"k\"}, \"files\": {\"kernel\": "
+		"999}}",
+		"{\"definition\": {\"name\": \"a\", \"kernel\": \"k\"}, \"files\": {\"kernel\": "
+		"\"3\"}}",
 		"{\"definition\": {\"name\": \"a\"}, \"files\": {\"kernel\": 0}}",
 	};
 
@@ -143,9 +153,9 @@ static void test_config_refusals(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_report),      cmocka_unit_test(test_report_refusals),
-		cmocka_unit_test(test_statuses),    cmocka_unit_test(test_report_file),
-		cmocka_unit_test(test_config),      cmocka_unit_test(test_config_refusals),
+		cmocka_unit_test(test_report),	 cmocka_unit_test(test_report_refusals),
+		cmocka_unit_test(test_statuses), cmocka_unit_test(test_report_file),
+		cmocka_unit_test(test_config),	 cmocka_unit_test(test_config_refusals),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -178,11 +178,26 @@ static gpa_t any_table(struct world *w)
 	return below(w, NR_TABLES) << 12;
 }
 
-static uint64_t any_entry(struct world *w)
+/* Frames 0..15 are meant for levels 1..4 in turn, 16..19 for level 5. */
+static unsigned level_of(gpa_t gpa)
+{
+	uint64_t frame = gpa >> 12;
+
+	return frame < 16 ? 1 + (unsigned)frame % 4 : 5;
+}
+
+static gpa_t table_of_level(struct world *w, unsigned level)
+{
+	if (level == 5)
+		return (16 + below(w, 4)) << 12;
+	return (below(w, 4) * 4 + level - 1) << 12;
+}
+
+static uint64_t wild_entry(struct world *w)
 {
 	uint64_t e = 0;
 
-	if (chance(w, 3))
+	if (chance(w, 15))
 		return chance(w, 70) ? 0 : rnd(w) << 32 ^ rnd(w);
 	switch (below(w, 10)) {
 	case 0: e = BIG_GPA + (below(w, BIG_PAGES) << 12); break;
@@ -193,8 +208,6 @@ static uint64_t any_entry(struct world *w)
 	case 5: e = 0; break;
 	default: e = any_table(w); break;
 	}
-	if (chance(w, 70))
-		return e | 0x67;
 	e |= chance(w, 92) ? 1 : 0;
 	e |= chance(w, 75) ? 2 : 0;
 	e |= chance(w, 75) ? 4 : 0;
@@ -206,6 +219,31 @@ static uint64_t any_entry(struct world *w)
 	e |= chance(w, 10) ? below(w, 4) << 59 : 0;
 	e |= chance(w, 2) ? BIT(40 + below(w, 12)) : 0;
 	return e;
+}
+
+/* What a sane guest would put into a table at this level; now and then something else. */
+static uint64_t any_entry(struct world *w, unsigned level)
+{
+	static const uint64_t flags[] = {0x67, 0x67, 0x67, 0x07, 0x63, 0x65, 0x27, 0x167, 0x66, 0x23};
+	uint64_t e = flags[below(w, ARRAY_SIZE(flags))];
+
+	if (chance(w, 8))
+		return wild_entry(w);
+	if (level > 1 && chance(w, 92))
+		return table_of_level(w, level - 1) | (chance(w, 85) ? 0x67 : e);
+	if (level == 2 || level == 3)
+		return (chance(w, 70) ? BIG_GPA : 0) | e | 0x80;
+	if (chance(w, 10))
+		e |= BIT(63);
+	if (chance(w, 10))
+		e |= below(w, 4) << 59;
+	switch (below(w, 6)) {
+	case 0: return e | (BIG_GPA + (below(w, BIG_PAGES) << 12));
+	case 1: return e | below(w, LOW_PAGES) << 12;
+	case 2: return e | (LOW_PAGES + below(w, 4)) << 12;
+	case 3: return e | (ROM_GPA + (below(w, ROM_PAGES) << 12));
+	default: return e | any_table(w);
+	}
 }
 
 static unsigned any_index(struct world *w)
@@ -265,7 +303,7 @@ static void do_access(struct world *w)
 	unsigned access = chance(w, 45) ? OACC_W : chance(w, 15) ? OACC_X : 0;
 	struct oracle_regs regs = oracle_regs_of(c);
 	struct history *h = &w->past[cpu][g];
-	uint64_t la = w->gva[g], value = any_entry(w);
+	uint64_t la = w->gva[g], value;
 	struct oracle_xlat fresh;
 	struct outcome o;
 	bool ok;
@@ -274,6 +312,7 @@ static void do_access(struct world *w)
 	la += any_index(w) * size % 4096;
 	access |= chance(w, 45) ? OACC_U : chance(w, 50) ? OACC_AC : 0;
 	now(w, cpu, la, &fresh);
+	value = any_entry(w, level_of(fresh.frame));
 	o = cpu_access(c, la, access, value, size);
 	w->accesses++;
 	if (o.kind == OUT_FAULT) {
@@ -324,7 +363,7 @@ static void do_table_write(struct world *w)
 {
 	unsigned size;
 	gpa_t gpa = any_entry_gpa(w, &size);
-	uint64_t value = any_entry(w), old = 0;
+	uint64_t value = any_entry(w, level_of(gpa)), old = 0;
 
 	switch (below(w, 4)) {
 	case 0:
@@ -345,7 +384,8 @@ static void do_table_write(struct world *w)
 static void do_dma(struct world *w)
 {
 	uint8_t data[300];
-	gpa_t gpa = below(w, (LOW_PAGES << 12) - sizeof(data));
+	gpa_t gpa = chance(w, 10) ? below(w, (LOW_PAGES << 12) - sizeof(data))
+				  : (NR_TABLES << 12) + below(w, 0x8000);
 	struct slot_window win;
 
 	for (unsigned i = 0; i < sizeof(data); i++)
@@ -377,10 +417,33 @@ static void do_invlpg(struct world *w)
 	snapshot(w);
 }
 
+/* A value for CR3, of the kind that the registers ask for. */
+static uint64_t any_root(struct world *w, const struct mmu_regs *r)
+{
+	unsigned level = r->efer & BIT(10) ? (r->cr4 & BIT(12) ? 5 : 4) : 2;
+	gpa_t gpa = (NR_TABLES + below(w, 2)) << 12 | below(w, 3) << 5;
+
+	if (chance(w, 2))
+		return rnd(w) & BITS(39, 12);
+	if (chance(w, 5))
+		return any_table(w);
+	if (r->efer & BIT(10) || !(r->cr4 & BIT(5)))
+		return table_of_level(w, level);
+	for (unsigned i = 0; i < 4; i++) {
+		uint64_t pdpte = table_of_level(w, 2) | (chance(w, 90) ? 1 : 0);
+
+		if (chance(w, 2))
+			pdpte |= BIT(below(w, 64));
+		assert_int_equal(slot_write(w->m.vm, gpa + i * 8, &pdpte, 8), 0);
+		written(w, gpa);
+	}
+	return gpa;
+}
+
 static void do_cr3(struct world *w)
 {
 	struct cpu *c = any_cpu(w);
-	uint64_t cr3 = chance(w, 3) ? rnd(w) & BITS(39, 12) : any_table(w);
+	uint64_t cr3 = any_root(w, &c->regs);
 
 	if (c->regs.cr0 >> 31 && !(c->regs.efer & BIT(10)) && c->regs.cr4 & BIT(5)) {
 		uint64_t pdptr[4];
@@ -405,16 +468,16 @@ static void do_regs(struct world *w)
 		r.efer = mode > 5 ? BIT(8) | BIT(10) : 0;
 		if (mode > 9)
 			r.cr4 |= BIT(12);
-		r.cr3 = any_table(w);
+		r.cr3 = any_root(w, &r);
 	}
 	r.cr0 = (r.cr0 & ~BIT(16)) | (chance(w, 70) ? BIT(16) : 0);
 	r.cr4 &= ~(BIT(4) | BIT(7) | BIT(20) | BIT(21) | BIT(22));
 	r.cr4 |= (chance(w, 70) ? BIT(4) : 0) | (chance(w, 70) ? BIT(7) : 0) |
-		 (chance(w, 30) ? BIT(20) : 0) | (chance(w, 30) ? BIT(21) : 0);
+		 (chance(w, 20) ? BIT(20) : 0) | (chance(w, 20) ? BIT(21) : 0);
 	if (r.efer & BIT(10))
 		r.cr4 |= chance(w, 30) ? BIT(22) : 0;
 	r.efer = (r.efer & ~BIT(11)) | (chance(w, 80) ? BIT(11) : 0);
-	r.pkru = (uint32_t)rnd(w) & (uint32_t)rnd(w);
+	r.pkru = (uint32_t)rnd(w) & (uint32_t)rnd(w) & ~3u;
 	if (r.cr0 >> 31 && r.cr4 & BIT(5) && !(r.efer & BIT(10)) &&
 	    mmu_read_pdptrs(c->v, &r, r.cr3, r.pdptr))
 		return;
@@ -583,7 +646,7 @@ static struct world *world_new(uint64_t seed, unsigned nr_cpus, uint64_t table_b
 	machine_add(&w->m, 2, ROM_GPA, ROM_PAGES << 12, 12 << 20, SLOT_READONLY);
 	for (unsigned i = 0; i < NR_TABLES * 512; i++) {
 		if (chance(w, 90))
-			poke(&w->m, i * 8, any_entry(w));
+			poke(&w->m, i * 8, any_entry(w, level_of(i * 8)));
 	}
 	return w;
 }

@@ -802,6 +802,38 @@ static void memory_map(void **state)
 	assert_int_equal(e[4].len, GIB(2));
 }
 
+/* With RAM on both sides of the hole, everything still goes below it and the guest is told of both.
+ */
+static void big_memory(void **state)
+{
+	struct boot_blob initrd = {"the initrd", 10, "initrd.gz", NULL};
+	struct boot_config cfg;
+	struct boot_result res;
+	struct boot_params bp;
+	struct boot_error err;
+	struct buf bz = {0};
+	struct ram ram;
+
+	make_gzip_bzimage(&bz);
+	cfg = config_for(&bz, BOOT_AUTO);
+	cfg.modules = &initrd;
+	cfg.nmodules = 1;
+	ram_init(&ram, GIB(3));
+	ram.mem.ram_above_4g = GIB(2);
+	assert_int_equal(boot_load(&cfg, &ram.mem, &res, &err), 0);
+	assert_int_equal(res.initrd, GIB(2) - PAGE_SIZE);
+	memcpy(&bp, ram.p + MEMMAP_BOOT_PARAMS, sizeof(bp));
+	assert_int_equal(bp.e820_entries, 5);
+	assert_int_equal(bp.e820_table[4].addr, GIB(4));
+	assert_int_equal(bp.e820_table[4].size, GIB(2));
+	/* Memory that does not begin above the hole's start is no layout of ours. */
+	ram.mem.ram_below_4g = GIB(2);
+	assert_int_equal(boot_load(&cfg, &ram.mem, &res, &err), -EINVAL);
+	assert_int_equal(err.kind, BOOT_ERR_CONFIG);
+	free(ram.p);
+	buf_finish(&bz);
+}
+
 /* Real-mode vectors lead to handlers that return; those of the 8259s acknowledge. */
 static void real_mode_vectors(void **state)
 {
@@ -855,6 +887,7 @@ int main(void)
 		cmocka_unit_test(pvh_info),	   cmocka_unit_test(multiboot),
 		cmocka_unit_test(memory_map),	   cmocka_unit_test(sipi),
 		cmocka_unit_test(names),	   cmocka_unit_test(real_mode_vectors),
+		cmocka_unit_test(big_memory),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

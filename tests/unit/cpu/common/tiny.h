@@ -68,4 +68,14 @@ uint64_t *tiny_ept(struct tiny *t, gpa_t gpa);
 /* The bytes of a string literal: tiny_asm(t, "\x90\xf4"). */
 #define tiny_asm(t, bytes) tiny_code(t, bytes, sizeof(bytes) - 1)
 
+/*
+ * Code by the host's assembler: TINY_TEXT(add_two, 64, "add $2, %rax; hlt") defines add_two and
+ * add_two_end; tiny_text(t, add_two) copies it to where rip points.
+ */
+#define TINY_TEXT(name, bits, text)                                                                \
+	__asm__(".pushsection .rodata\n.code" #bits "\n" #name ":\n" text "\n" #name               \
+		"_end:\n.code64\n.popsection\n");                                                  \
+	extern const uint8_t name[], name##_end[]
+#define tiny_text(t, name) tiny_code(t, name, (unsigned)(name##_end - name))
+
 #endif

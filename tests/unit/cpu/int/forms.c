@@ -47,8 +47,9 @@ struct form {
 	{ name " rm,imm", OP1(0x81), n, MODRM | BYTE | WIDE | IMMZ | LOCKS },                      \
 	{ name " rm,imm8", OP1(0x83), n, MODRM | WIDE | IMM8 | LOCKS },                            \
 	{ name " acc,imm", OP1((n) * 8 + 5), -1, BYTE | WIDE | IMMZ }
+/* OF after a rotate by more than one is anything: silicon leaves one by a constant, one by CL differently. */
 #define SHIFT(name, n)                                                                             \
-	{ name " rm,imm", OP1(0xc1), n, MODRM | BYTE | WIDE | IMM8 },                              \
+	{ name " rm,imm", OP1(0xc1), n, MODRM | BYTE | WIDE | IMM8, 0, 0, (n) < 2 ? X86_FLAG_OF : 0 }, \
 	{ name " rm,1", OP1(0xd1), n, MODRM | BYTE | WIDE },                                       \
 	{ name " rm,cl", OP1(0xd3), n, MODRM | BYTE | WIDE }
 #define BIT_TEST(name, op, n, locks)                                                               \
