@@ -298,33 +298,43 @@ struct cpu_block *cpu_block_get(struct cpu *c, bool one)
 	return b;
 }
 
-struct cpu_block *cpu_jump_lookup(struct cpu *c)
+/* In the instruction TLB and the jump cache; @lin is rip in a flat mode. */
+static inline struct cpu_block *quick_lookup(const struct cpu *c, uint64_t lin)
 {
-	uint64_t lin = c->s.rip + c->lbase[X86_CS], vpn;
-	const struct cpu_itlb_entry *e;
+	uint64_t vpn = lin >> PAGE_SHIFT;
+	const struct cpu_itlb_entry *e = &c->itlb[(vpn + (vpn >> 10)) & (CPU_ITLB_ENTRIES - 1)];
 	struct cpu_block *b;
 	hpa_t hpa;
 
-	if (unlikely(!(c->mode & CPU_MODE_FLAT)))
-		lin = (uint32_t)lin;
-	vpn = lin >> PAGE_SHIFT;
-	e = &c->itlb[(vpn + (vpn >> 10)) & (CPU_ITLB_ENTRIES - 1)];
 	if (unlikely((e->tag ^ ((lin & PAGE_MASK) | c->fetch_ctx)) & e->mask))
 		return NULL;
 	hpa = e->hpa | (lin & ~PAGE_MASK);
 	b = c->cache->jump[jump_slot(hpa)];
-	if (unlikely(!b || b->key_hpa != hpa || b->mode != c->mode))
-		return NULL;
-	if (unlikely(!(c->mode & CPU_MODE_FLAT)) &&
-	    c->s.rip + b->bytes - 1 > c->s.seg[X86_CS].limit)
+	if (unlikely(!b) || unlikely(b->key_hpa != hpa) || unlikely(b->mode != c->mode))
 		return NULL;
 	return b;
 }
 
+/* Outside flat modes CS has a base and a limit. */
+static __attribute__((noinline)) struct cpu_block *segment_lookup(const struct cpu *c)
+{
+	struct cpu_block *b = quick_lookup(c, (uint32_t)(c->s.rip + c->lbase[X86_CS]));
+
+	return b && c->s.rip + b->bytes - 1 <= c->s.seg[X86_CS].limit ? b : NULL;
+}
+
+struct cpu_block *cpu_jump_lookup(struct cpu *c)
+{
+	return likely(c->mode & CPU_MODE_FLAT) ? quick_lookup(c, c->s.rip) : segment_lookup(c);
+}
+
 void cpu_jump(struct cpu *c)
 {
-	struct cpu_block *b = cpu_jump_lookup(c);
+	struct cpu_block *b;
 
+	if (unlikely(!(c->mode & CPU_MODE_FLAT)))
+		return; /* the dispatcher finds it */
+	b = quick_lookup(c, c->s.rip);
 	if (likely(b != NULL) && cpu_enter(c, b))
 		b->insn[0].fn(c, b->insn);
 }

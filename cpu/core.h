@@ -70,6 +70,7 @@ void cpu_domain_split_unlock(struct cpu_domain *d);
 
 #define CPU_SPACES   16u /* number 0 is nobody's */
 #define CPU_NUMBERS  64u /* of a space; 0 is nobody's */
+#define CPU_SLOTS    64u /* address spaces that a space remembers */
 #define CPU_ASID_SPACE_SHIFT 8u
 #define CPU_ASID_SPACE_MASK  0xf00ull
 #define CPU_ASID_MASK        0xffcull
@@ -101,18 +102,21 @@ struct cpu_space {
 	uint32_t role;
 	uint64_t root;  /* TDP */
 	uint64_t stamp;
+	uint64_t id;    /* of its globals in the second level */
 	uint8_t next;   /* the first number not yet given out */
 	struct cpu_number {
+		uint64_t id;   /* in the second level, where numbers need no recycling */
 		uint64_t root; /* shadow */
 		uint32_t pkru;
 		uint16_t pcid;
+		uint8_t n;     /* the number */
 		bool used;
-	} n[CPU_NUMBERS];
+	} slot[CPU_SLOTS];
 };
 
-/* From a linear 2 MiB (32-bit paging: 4 MiB) region to its last-level table. */
+/* From a linear 2 MiB region to its last-level table. */
 struct cpu_psc_entry {
-	uint64_t tag;   /* region | asid bits; odd: empty */
+	uint64_t tag;   /* region | generation | asid bits */
 	uint64_t table; /* host address | CPU_PSC_* */
 };
 #define CPU_PSC_W     BIT(0)
@@ -125,15 +129,27 @@ struct cpu_gpa_entry {
 	uint64_t tag;  /* gpa of the page | generation */
 	uint64_t host; /* hpa | CPU_TDP_* */
 };
+#define CPU_PSC_GEN_SHIFT 12
+#define CPU_PSC_GENS	  512u
 #define CPU_TDP_R     BIT(0)
 #define CPU_TDP_W     BIT(1)
 #define CPU_TDP_X     BIT(2)
 #define CPU_TDP_STORE BIT(3) /* may be written as it stands: its dirty flag needs nothing */
 
+/* Second level: found by page and @id, moved to the first with the number of now. */
+struct cpu_tlb2_entry {
+	struct cpu_tlb_entry e;
+	uint64_t id;
+};
+
 struct cpu_mmu_cache {
 	struct cpu_walk_mode mode;
-	unsigned cur_space, cur_number;
+	unsigned cur_space;
+	struct cpu_number *cur; /* in cur_space */
+	uint64_t cur_id, cur_global_id; /* of the current number and space */
+	uint64_t last_id;
 	uint64_t stamp;
+	uint32_t psc_gen;
 	uint64_t gpa_root; /* whose the gpa cache is */
 	uint32_t gpa_gen;  /* 1..4095 */
 	struct cpu_space space[CPU_SPACES];
@@ -144,7 +160,7 @@ struct cpu_mmu_cache {
 	uint64_t huge[CPU_HUGE_BITS / 64];
 	/* Host frames that had a write entry. */
 	uint64_t wfilter[CPU_WFILTER_BITS / 64];
-	struct cpu_tlb_entry tlb2[CPU_TLB2_SETS][CPU_TLB2_WAYS];
+	struct cpu_tlb2_entry tlb2[CPU_TLB2_SETS][CPU_TLB2_WAYS];
 	uint8_t tlb2_next[CPU_TLB2_SETS];
 };
 

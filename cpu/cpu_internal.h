@@ -177,6 +177,7 @@ struct cpu {
 	uint8_t cur_len;       /* length of the instruction that cpu_begin() began */
 	bool stepping;         /* cpu_step() */
 	bool watching;         /* data breakpoints: every access takes the slow path */
+	uint64_t sti_at; /* s.int_shadow_sti counts only while icount is still this: STI need not end a block */
 	bool was_rf, was_sti, was_movss; /* taken out of the state while one instruction runs */
 	uint64_t dbg_hits;     /* DR6 bits of the data breakpoints that it met */
 	int64_t watch_hit;     /* L0's watchpoint that it met, or -1 */

@@ -95,13 +95,14 @@ void cpu_cpuid(struct cpu *c, uint32_t leaf, uint32_t subleaf, uint32_t out[4])
 	dynamic_bits(c, leaf, subleaf, out);
 }
 
-/* ---- features ----------------------------------------------------------------------------------- */
+/* ---- features -----------------------------------------------------------------------------------
+ */
 
 static const struct {
 	uint32_t leaf, subleaf;
 	uint8_t reg, bit;
 } feature_rows[CPU_FEATURE_COUNT] = {
-#define FEATURE_ROW(name, l, s, r, b) [CPU_FEAT_##name] = { l, s, r, b },
+#define FEATURE_ROW(name, l, s, r, b) [CPU_FEAT_##name] = {l, s, r, b},
 	CPU_FEATURES(FEATURE_ROW)
 #undef FEATURE_ROW
 };
@@ -120,12 +121,15 @@ void cpu_features_init(struct cpu *c)
 	uint32_t widths = raw_reg(c, 0x80000008u, 0, EAX);
 
 	for (unsigned n = 0; n < CPU_FEATURE_COUNT; n++) {
-		uint32_t v = raw_reg(c, feature_rows[n].leaf, feature_rows[n].subleaf, feature_rows[n].reg);
+		uint32_t v = raw_reg(c, feature_rows[n].leaf, feature_rows[n].subleaf,
+				     feature_rows[n].reg);
 
 		c->feat->has[n] = v >> feature_rows[n].bit & 1;
 	}
 	c->maxphyaddr = widths & 0xff ? widths & 0xff : 36;
-	c->maxlinaddr_bits = widths >> 8 & 0xff ? widths >> 8 & 0xff : cpu_has(c, CPU_FEAT_LM) ? 48 : 32;
+	c->maxlinaddr_bits = widths >> 8 & 0xff	       ? widths >> 8 & 0xff
+			     : cpu_has(c, CPU_FEAT_LM) ? 48
+						       : 32;
 	if (c->maxphyaddr > 52)
 		c->maxphyaddr = 52;
 }

@@ -16,7 +16,8 @@ uint64_t cpu_read_cr4(const struct cpu *c)
 	return (c->s.cr4 & ~c->ctl.cr4_mask) | (c->ctl.cr4_shadow & c->ctl.cr4_mask);
 }
 
-/* ---- CR3 and PAE's four entries ----------------------------------------------------------------- */
+/* ---- CR3 and PAE's four entries -----------------------------------------------------------------
+ */
 
 static bool uses_pdptr(uint64_t cr0, uint64_t cr4, uint64_t efer)
 {
@@ -47,7 +48,7 @@ int cpu_cr3_check(struct cpu *c, uint64_t value, struct cpu_cr3 *cr3, bool run)
 {
 	bool pcide = c->s.cr4 & X86_CR4_PCIDE;
 
-	*cr3 = (struct cpu_cr3){ .value = value };
+	*cr3 = (struct cpu_cr3){.value = value};
 	if (cpu_long_mode(c)) {
 		uint64_t rsvd = BITS(62, 0) & ~BITS(c->maxphyaddr - 1, 0);
 
@@ -86,10 +87,12 @@ int cpu_set_cr3(struct cpu *c, uint64_t value)
 	return vector;
 }
 
-/* ---- CR0 ---------------------------------------------------------------------------------------- */
+/* ---- CR0 ----------------------------------------------------------------------------------------
+ */
 
-#define CR0_KNOWN (X86_CR0_PE | X86_CR0_MP | X86_CR0_EM | X86_CR0_TS | X86_CR0_ET | X86_CR0_NE | \
-		   X86_CR0_WP | X86_CR0_AM | X86_CR0_NW | X86_CR0_CD | X86_CR0_PG)
+#define CR0_KNOWN                                                                                  \
+	(X86_CR0_PE | X86_CR0_MP | X86_CR0_EM | X86_CR0_TS | X86_CR0_ET | X86_CR0_NE |             \
+	 X86_CR0_WP | X86_CR0_AM | X86_CR0_NW | X86_CR0_CD | X86_CR0_PG)
 
 /* Paging goes on or off: what long mode and PCIDs demand. Gives the new EFER. */
 static bool check_pg(const struct cpu *c, uint64_t value, uint64_t *efer)
@@ -146,7 +149,8 @@ int cpu_set_cr0(struct cpu *c, uint64_t value)
 	return cpu_write_cr0(c, value, false);
 }
 
-/* ---- CR4 ---------------------------------------------------------------------------------------- */
+/* ---- CR4 ----------------------------------------------------------------------------------------
+ */
 
 /* The bits that CPUID lets the guest set. */
 static uint64_t cr4_allowed(const struct cpu *c)
@@ -155,23 +159,23 @@ static uint64_t cr4_allowed(const struct cpu *c)
 		uint8_t feature;
 		uint64_t bits;
 	} rows[] = {
-		{ CPU_FEAT_VME, X86_CR4_VME | X86_CR4_PVI },
-		{ CPU_FEAT_TSC, X86_CR4_TSD },
-		{ CPU_FEAT_DE, X86_CR4_DE },
-		{ CPU_FEAT_PSE, X86_CR4_PSE },
-		{ CPU_FEAT_PAE, X86_CR4_PAE },
-		{ CPU_FEAT_PGE, X86_CR4_PGE },
-		{ CPU_FEAT_FXSR, X86_CR4_OSFXSR },
-		{ CPU_FEAT_SSE, X86_CR4_OSXMMEXCPT },
-		{ CPU_FEAT_UMIP, X86_CR4_UMIP },
-		{ CPU_FEAT_LA57, X86_CR4_LA57 },
-		{ CPU_FEAT_VMX, X86_CR4_VMXE },
-		{ CPU_FEAT_FSGSBASE, X86_CR4_FSGSBASE },
-		{ CPU_FEAT_PCID, X86_CR4_PCIDE },
-		{ CPU_FEAT_XSAVE, X86_CR4_OSXSAVE },
-		{ CPU_FEAT_SMEP, X86_CR4_SMEP },
-		{ CPU_FEAT_SMAP, X86_CR4_SMAP },
-		{ CPU_FEAT_PKU, X86_CR4_PKE },
+		{CPU_FEAT_VME, X86_CR4_VME | X86_CR4_PVI},
+		{CPU_FEAT_TSC, X86_CR4_TSD},
+		{CPU_FEAT_DE, X86_CR4_DE},
+		{CPU_FEAT_PSE, X86_CR4_PSE},
+		{CPU_FEAT_PAE, X86_CR4_PAE},
+		{CPU_FEAT_PGE, X86_CR4_PGE},
+		{CPU_FEAT_FXSR, X86_CR4_OSFXSR},
+		{CPU_FEAT_SSE, X86_CR4_OSXMMEXCPT},
+		{CPU_FEAT_UMIP, X86_CR4_UMIP},
+		{CPU_FEAT_LA57, X86_CR4_LA57},
+		{CPU_FEAT_VMX, X86_CR4_VMXE},
+		{CPU_FEAT_FSGSBASE, X86_CR4_FSGSBASE},
+		{CPU_FEAT_PCID, X86_CR4_PCIDE},
+		{CPU_FEAT_XSAVE, X86_CR4_OSXSAVE},
+		{CPU_FEAT_SMEP, X86_CR4_SMEP},
+		{CPU_FEAT_SMAP, X86_CR4_SMAP},
+		{CPU_FEAT_PKU, X86_CR4_PKE},
 	};
 	uint64_t bits = X86_CR4_MCE | X86_CR4_PCE;
 
@@ -217,7 +221,8 @@ int cpu_set_cr4(struct cpu *c, uint64_t value)
 	return cpu_write_cr4(c, value, false);
 }
 
-/* ---- CR8, XCR0 ---------------------------------------------------------------------------------- */
+/* ---- CR8, XCR0 ----------------------------------------------------------------------------------
+ */
 
 int cpu_set_cr8(struct cpu *c, uint64_t value)
 {

@@ -122,7 +122,11 @@ static void op_check_segment(struct cpu *c, const struct cpu_insn *i)
 
 static void op_check_alignment(struct cpu *c, const struct cpu_insn *i)
 {
-	if (unlikely(cpu_lin(c, i) & (i->imm - 1)))
+	uint64_t lin = cpu_lin(c, i);
+
+	/* An address that is not canonical is the access's own fault, which comes first. */
+	if (unlikely(lin & (i->imm - 1)) && cpu_lin_canonical(c, lin) &&
+	    cpu_lin_canonical(c, lin + i->imm - 1))
 		cpu_fault_err(c, i, X86_VEC_AC, 0);
 	CPU_NEXT(c, i);
 }
@@ -182,7 +186,10 @@ static void fill_operands(const struct cpu_decoder *d, struct cpu_dec *dec, stru
 
 /* ---- preludes --------------------------------------------------------------------------------- */
 
-/* Bit tests with a register index reach beyond the operand: their handlers check what they touch. */
+/*
+ * Bit tests with a register index reach beyond the operand: their handlers check what they touch. Hints
+ * and undefined opcodes touch nothing.
+ */
 static bool checks_itself(const struct cpu_dec *dec)
 {
 	switch (dec->zi.mnemonic) {
@@ -190,8 +197,29 @@ static bool checks_itself(const struct cpu_dec *dec)
 	case ZYDIS_MNEMONIC_BTS:
 	case ZYDIS_MNEMONIC_BTR:
 	case ZYDIS_MNEMONIC_BTC: return dec->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER;
-	case ZYDIS_MNEMONIC_INVLPG: return true;
+	case ZYDIS_MNEMONIC_INVLPG:
+	case ZYDIS_MNEMONIC_NOP:
+	case ZYDIS_MNEMONIC_UD0:
+	case ZYDIS_MNEMONIC_UD1:
+	case ZYDIS_MNEMONIC_PREFETCH:
+	case ZYDIS_MNEMONIC_PREFETCHNTA:
+	case ZYDIS_MNEMONIC_PREFETCHT0:
+	case ZYDIS_MNEMONIC_PREFETCHT1:
+	case ZYDIS_MNEMONIC_PREFETCHT2:
+	case ZYDIS_MNEMONIC_PREFETCHW:
+	case ZYDIS_MNEMONIC_PREFETCHWT1: return true;
 	default: return false;
+	}
+}
+
+/* Bytes that the segment check is about. */
+static unsigned checked_bytes(const struct cpu_dec *dec, const ZydisDecodedOperand *op)
+{
+	switch (dec->zi.mnemonic) {
+	case ZYDIS_MNEMONIC_CLFLUSH:
+	case ZYDIS_MNEMONIC_CLFLUSHOPT:
+	case ZYDIS_MNEMONIC_CLWB: return 1;
+	default: return op->size / 8;
 	}
 }
 
@@ -202,6 +230,7 @@ static unsigned alignment(const struct cpu_dec *dec, const ZydisDecodedOperand *
 
 	switch (dec->zi.mnemonic) {
 	case ZYDIS_MNEMONIC_BOUND: return bytes / 2;
+	case ZYDIS_MNEMONIC_MOVSXD: return dec->zi.operand_width == 16 ? 2 : 4;
 	case ZYDIS_MNEMONIC_LGDT:
 	case ZYDIS_MNEMONIC_LIDT:
 	case ZYDIS_MNEMONIC_SGDT:
@@ -244,13 +273,13 @@ static unsigned add_preludes(const struct cpu_decoder *d, const struct cpu_dec *
 		bool write = op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
 
 		if (!encoded_memory(op) || op->mem.type == ZYDIS_MEMOP_TYPE_AGEN || !op->size ||
-		    dec->zi.mnemonic == ZYDIS_MNEMONIC_NOP || checks_itself(dec))
+		    checks_itself(dec))
 			continue;
 		if ((mode & CPU_MODE_CODE) != CPU_MODE_CODE64 &&
 		    (!(mode & CPU_MODE_FLAT) || i->seg >= X86_FS || (write && i->seg == X86_CS))) {
 			out[n] = *i;
 			out[n].fn = op_check_segment;
-			out[n].imm = op->size / 8;
+			out[n].imm = checked_bytes(dec, op);
 			out[n++].arg = write;
 		}
 		if (mode & CPU_MODE_AC && alignment(dec, op) > 1) {

@@ -39,6 +39,12 @@ struct cpu_domain {
 	struct code_frame *bucket[BUCKETS];
 };
 
+/* In assembler: the race detector knows no fences. */
+static void full_fence(void)
+{
+	__asm__ volatile("mfence" : : : "memory");
+}
+
 struct cpu_peer {
 	bool running;	 /* atomic */
 	uint64_t passed; /* atomic: requests up to this one are carried out */
@@ -131,6 +137,10 @@ bool cpu_domain_has_code(const struct cpu_domain *d, hpa_t page)
 	return f && __atomic_load_n(&f->lines, __ATOMIC_SEQ_CST);
 }
 
+/* Not by entries: the head is in no struct cpu, whose alignment it would have to have. */
+#define for_each_cpu(link, d)                                                                      \
+	for (struct list *link = (d)->cpus.next; link != &(d)->cpus; link = link->next)
+
 /* ---- asking others ---------------------------------------------------------------------------- */
 
 static void post(uint64_t *box, unsigned *n, bool *all, uint64_t pfn)
@@ -144,9 +154,9 @@ static void post(uint64_t *box, unsigned *n, bool *all, uint64_t pfn)
 /* All but @self; the lock is held. */
 static void post_drop_code(struct cpu_domain *d, uint64_t pfn, const struct cpu *self)
 {
-	struct cpu *c;
+	for_each_cpu(l, d) {
+		struct cpu *c = list_entry(l, struct cpu, domain_link);
 
-	list_for_each_entry (c, &d->cpus, domain_link) {
 		if (c == self)
 			continue;
 		post(c->peer->code, &c->peer->codes, &c->peer->all_code, pfn);
@@ -156,10 +166,10 @@ static void post_drop_code(struct cpu_domain *d, uint64_t pfn, const struct cpu 
 
 static void post_drop_writes(struct cpu_domain *d, uint64_t pfn, const struct cpu *self)
 {
-	struct cpu *c;
-
 	__atomic_store_n(&d->seq, d->seq + 1, __ATOMIC_SEQ_CST);
-	list_for_each_entry (c, &d->cpus, domain_link) {
+	for_each_cpu(l, d) {
+		struct cpu *c = list_entry(l, struct cpu, domain_link);
+
 		if (c == self) {
 			/* The caller drops its own now. Older requests still wait: then it is not past them. */
 			if (!c->peer->writes && !c->peer->all_writes)
@@ -174,10 +184,11 @@ static void post_drop_writes(struct cpu_domain *d, uint64_t pfn, const struct cp
 bool cpu_domain_proved(struct cpu_domain *d, uint64_t seq)
 {
 	bool ret_proved = true;
-	struct cpu *c;
 
 	pthread_mutex_lock(&d->lock);
-	list_for_each_entry (c, &d->cpus, domain_link) {
+	for_each_cpu(l, d) {
+		const struct cpu *c = list_entry(l, struct cpu, domain_link);
+
 		/* One that does not run looks into its inbox before it does. */
 		if (__atomic_load_n(&c->peer->running, __ATOMIC_SEQ_CST) &&
 		    __atomic_load_n(&c->peer->passed, __ATOMIC_SEQ_CST) < seq)
@@ -235,7 +246,7 @@ void cpu_code_written(struct cpu *c, hpa_t hpa, unsigned len)
 
 	if (!f)
 		return;
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	full_fence();
 	lines = __atomic_load_n(&f->lines, __ATOMIC_SEQ_CST);
 	if (!lines)
 		return;
@@ -267,7 +278,7 @@ static void notify_all_in(struct cpu_domain *d, hpa_t hpa, uint64_t len)
 
 void cpu_domain_notify_write(struct cpu_domain *d, hpa_t hpa, uint64_t len)
 {
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	full_fence();
 	if (len >= GIB(1)) {
 		notify_all_in(d, hpa, len);
 		return;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Delivery of interrupts and exceptions: IVT, IDT gates of 16, 32 and 64 bits (SDM 3A chapter 6; 3B 21). */
+/* Delivery of interrupts and exceptions through IVT and IDT (SDM 3A 6; 3B 21). */
 #include <string.h>
 
 #include "cpu/segment.h"
 
-/* ---- faults on top of faults (SDM 3A 6.15, table 6-5) --------------------------------------------- */
+/* ---- faults on top of faults (SDM 3A 6.15, table 6-5) --------------------------------------- */
 
 enum fault_class { BENIGN, CONTRIBUTORY, PAGE_FAULT };
 
@@ -23,7 +23,8 @@ static enum fault_class class_of(const struct cpu_event *ev)
 	}
 }
 
-/* The registers that tell the handler more: CR2, DR6. Once only; a re-injected event has done it. */
+/* The registers that tell the handler more: CR2, DR6. Once only; a re-injected event has done it.
+ */
 static void apply_payload(struct cpu *c, struct cpu_event *ev)
 {
 	if (!ev->valid || !ev->has_payload)
@@ -65,15 +66,16 @@ bool cpu_raise_event(struct cpu *c, const struct cpu_event *ev)
 	return true;
 }
 
-/* ---- one delivery ------------------------------------------------------------------------------- */
+/* ---- one delivery -------------------------------------------------------------------------------
+ */
 
 struct delivery {
 	struct cpu_event ev;
 	uint64_t return_rip, flags; /* as they are pushed */
-	bool ext;                   /* error codes tell that the event was not the program's */
-	bool checked;               /* INT n, INT3, INTO: the gate's DPL counts */
+	bool ext;		    /* error codes tell that the event was not the program's */
+	bool checked;		    /* INT n, INT3, INTO: the gate's DPL counts */
 	struct cpu_desc gate;
-	unsigned size;              /* of what the gate pushes */
+	unsigned size; /* of what the gate pushes */
 	uint16_t sel;
 	uint64_t rip;
 	struct cpu_desc code;
@@ -84,7 +86,8 @@ _Noreturn static void idt_fault(struct cpu *c, const struct delivery *d, uint8_t
 	cpu_fault_err(c, NULL, vector, d->ev.vector * 8u + 2 + d->ext);
 }
 
-/* Faults push RF, so that the instruction breakpoint they came after does not hit again (SDM 3B 18.3.1.1). */
+/* Faults push RF, so that the instruction breakpoint they came after does not hit again (SDM
+ * 3B 18.3.1.1). */
 static bool pushes_rf(const struct cpu_event *ev)
 {
 	if (ev->type != CPU_EVENT_HW_EXCEPTION)
@@ -136,12 +139,12 @@ static void end_delivery(struct cpu *c, struct delivery *d)
 	c->stats.events_delivered++;
 	cpu_flags_set_arith(c, c->s.rflags);
 	cpu_update_mode(c);
-	cpu_recheck(c);
 }
 
-/* ---- real mode, and virtual-8086 mode's redirected interrupts -------------------------------------- */
+/* ---- real mode, and virtual-8086 mode's redirected interrupts ------------------------------- */
 
-/* @table: linear address of the interrupt vector table; @clear: flags that the handler starts without. */
+/* @table: linear address of the interrupt vector table; @clear: flags that the handler starts
+ * without. */
 static void deliver_ivt(struct cpu *c, struct delivery *d, uint64_t table, uint64_t clear)
 {
 	struct cpu_stack st = cpu_stack_now(c);
@@ -150,7 +153,7 @@ static void deliver_ivt(struct cpu *c, struct delivery *d, uint64_t table, uint6
 	cpu_stack_room(c, &st, 3, 2);
 	if ((entry & 0xffff) > c->s.seg[X86_CS].limit)
 		cpu_fault_err(c, NULL, X86_VEC_GP, 0);
-	cpu_stack_push(c, &st, (uint64_t[]){ d->flags, c->s.seg[X86_CS].sel, d->return_rip }, 3, 2);
+	cpu_stack_push(c, &st, (uint64_t[]){d->flags, c->s.seg[X86_CS].sel, d->return_rip}, 3, 2);
 	cpu_stack_commit(c, st.sp, st.mask);
 	cpu_load_seg_real(c, X86_CS, entry >> 16);
 	c->s.rip = entry & 0xffff;
@@ -197,7 +200,8 @@ static bool deliver_vm86_int(struct cpu *c, struct delivery *d)
 	return false;
 }
 
-/* ---- gates -------------------------------------------------------------------------------------- */
+/* ---- gates --------------------------------------------------------------------------------------
+ */
 
 static void read_gate(struct cpu *c, struct delivery *d)
 {
@@ -212,9 +216,9 @@ static void read_gate(struct cpu *c, struct delivery *d)
 	d->gate.lo = (uint32_t)raw;
 	d->gate.hi = (uint32_t)(raw >> 32);
 	type = cpu_desc_type(&d->gate);
-	if (lm ? type != CPU_SYS_INT && type != CPU_SYS_TRAP :
-		 type != CPU_SYS_INT && type != CPU_SYS_TRAP && type != CPU_SYS_INT16 &&
-			 type != CPU_SYS_TRAP16 && type != CPU_SYS_TASK)
+	if (lm ? type != CPU_SYS_INT && type != CPU_SYS_TRAP
+	       : type != CPU_SYS_INT && type != CPU_SYS_TRAP && type != CPU_SYS_INT16 &&
+			    type != CPU_SYS_TRAP16 && type != CPU_SYS_TASK)
 		idt_fault(c, d, X86_VEC_GP);
 	if (d->checked && cpu_desc_dpl(&d->gate) < cpu_cpl(c))
 		idt_fault(c, d, X86_VEC_GP);
@@ -266,7 +270,7 @@ static void enter_handler(struct cpu *c, struct delivery *d, unsigned cpl)
 static void deliver_long(struct cpu *c, struct delivery *d)
 {
 	unsigned cpl = check_code(c, d), old = cpu_cpl(c), ist = d->gate.hi & 7, n = 5;
-	struct cpu_stack st = { .ss = &c->s.seg[X86_SS], .mask = ~0ull, .error = d->ext };
+	struct cpu_stack st = {.ss = &c->s.seg[X86_SS], .mask = ~0ull, .error = d->ext};
 	uint64_t v[6];
 
 	st.sp = c->s.gpr[X86_RSP];
@@ -297,7 +301,7 @@ static void deliver_long(struct cpu *c, struct delivery *d)
 /* To an inner level, or out of virtual-8086 mode. */
 static void deliver_inner(struct cpu *c, struct delivery *d, unsigned cpl)
 {
-	static const uint8_t vm86_segs[] = { X86_GS, X86_FS, X86_DS, X86_ES };
+	static const uint8_t vm86_segs[] = {X86_GS, X86_FS, X86_DS, X86_ES};
 	struct cpu_inner_stack in = cpu_tss_stack(c, cpl, 0, d->ext);
 	bool vm86 = cpu_vm86(c);
 	struct cpu_stack st;
@@ -344,7 +348,7 @@ static void deliver_inner(struct cpu *c, struct delivery *d, unsigned cpl)
 static void deliver_same(struct cpu *c, struct delivery *d, unsigned cpl)
 {
 	struct cpu_stack st = cpu_stack_now(c);
-	uint64_t v[4] = { d->flags, c->s.seg[X86_CS].sel, d->return_rip, d->ev.error };
+	uint64_t v[4] = {d->flags, c->s.seg[X86_CS].sel, d->return_rip, d->ev.error};
 	unsigned n = 3 + d->ev.has_error;
 	struct cpu_seg cs;
 

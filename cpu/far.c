@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Far JMP, CALL, RET and IRET in every mode, call gates included (SDM 2A CALL, 2B JMP, RET; 3A 5.8). */
+/* Far JMP, CALL, RET and IRET in every mode, call gates included (SDM 2A, 2B; 3A 5.8). */
 #include "cpu/segment.h"
 
 _Noreturn static void gp0(struct cpu *c)
@@ -37,7 +37,8 @@ static void set_code(struct cpu *c, const struct cpu_seg *cs, unsigned cpl, uint
 	c->s.rip = rip;
 }
 
-/* ---- JMP and CALL ----------------------------------------------------------------------------- */
+/* ---- JMP and CALL -----------------------------------------------------------------------------
+ */
 
 /* Real and virtual-8086 mode. */
 static void far_real(struct cpu *c, const struct cpu_far *f, bool call)
@@ -50,7 +51,8 @@ static void far_real(struct cpu *c, const struct cpu_far *f, bool call)
 	if (off > c->s.seg[X86_CS].limit)
 		gp0(c);
 	if (call) {
-		cpu_stack_push(c, &st, (uint64_t[]){ c->s.seg[X86_CS].sel, f->return_rip }, 2, f->size);
+		cpu_stack_push(c, &st, (uint64_t[]){c->s.seg[X86_CS].sel, f->return_rip}, 2,
+			       f->size);
 		cpu_stack_commit(c, st.sp, st.mask);
 	}
 	cpu_load_seg_real(c, X86_CS, f->sel);
@@ -65,8 +67,8 @@ static void far_code(struct cpu *c, const struct cpu_far *f, struct cpu_desc *d,
 	struct cpu_stack st = cpu_stack_now(c);
 	struct cpu_seg cs;
 
-	if (cpu_desc_conforming(d) ? cpu_desc_dpl(d) > cpl :
-				     (f->sel & 3u) > cpl || cpu_desc_dpl(d) != cpl)
+	if (cpu_desc_conforming(d) ? cpu_desc_dpl(d) > cpl
+				   : (f->sel & 3u) > cpl || cpu_desc_dpl(d) != cpl)
 		gp_sel(c, f->sel);
 	if (cpu_long_mode(c) && cpu_desc_l_and_d(d))
 		gp_sel(c, f->sel);
@@ -79,7 +81,8 @@ static void far_code(struct cpu *c, const struct cpu_far *f, struct cpu_desc *d,
 	cpu_desc_set_accessed(c, d);
 	cs.attr |= X86_ATTR_A;
 	if (call) {
-		cpu_stack_push(c, &st, (uint64_t[]){ c->s.seg[X86_CS].sel, f->return_rip }, 2, f->size);
+		cpu_stack_push(c, &st, (uint64_t[]){c->s.seg[X86_CS].sel, f->return_rip}, 2,
+			       f->size);
 		cpu_stack_commit(c, st.sp, st.mask);
 	}
 	set_code(c, &cs, cpl, off);
@@ -93,7 +96,7 @@ static void gate_inner(struct cpu *c, const struct cpu_far *f, const struct cpu_
 	unsigned size = cpu_long_mode(c) ? 8 : cpu_desc_type(gate) & 8 ? 4 : 2;
 	unsigned params = size == 8 ? 0 : gate->hi & 0x1f;
 	struct cpu_inner_stack in = cpu_tss_stack(c, cpl, 0, false);
-	struct cpu_stack old = cpu_stack_now(c), st = { .sp = in.sp, .sys = true };
+	struct cpu_stack old = cpu_stack_now(c), st = {.sp = in.sp, .sys = true};
 	uint64_t v[4 + 31];
 	struct cpu_seg ss, cs;
 
@@ -165,7 +168,7 @@ static void far_gate(struct cpu *c, const struct cpu_far *f, struct cpu_desc *ga
 	cpu_desc_set_accessed(c, &code);
 	cs.attr |= X86_ATTR_A;
 	if (call) {
-		cpu_stack_push(c, &st, (uint64_t[]){ c->s.seg[X86_CS].sel, f->return_rip }, 2, size);
+		cpu_stack_push(c, &st, (uint64_t[]){c->s.seg[X86_CS].sel, f->return_rip}, 2, size);
 		cpu_stack_commit(c, st.sp, st.mask);
 	}
 	set_code(c, &cs, cpl, off);
@@ -203,9 +206,7 @@ static void far_protected(struct cpu *c, const struct cpu_far *f, bool call)
 		return;
 	}
 	switch (cpu_desc_type(&d)) {
-	case CPU_SYS_CALL:
-		far_gate(c, f, &d, call);
-		return;
+	case CPU_SYS_CALL: far_gate(c, f, &d, call); return;
 	case CPU_SYS_CALL16:
 		if (cpu_long_mode(c))
 			break;
@@ -218,8 +219,7 @@ static void far_protected(struct cpu *c, const struct cpu_far *f, bool call)
 			break;
 		far_task(c, f, &d, call);
 		return;
-	default:
-		break;
+	default: break;
 	}
 	gp_sel(c, f->sel);
 }
@@ -240,7 +240,8 @@ void cpu_far_call(struct cpu *c, const struct cpu_far *f)
 		far_real(c, f, true);
 }
 
-/* ---- RET and IRET ----------------------------------------------------------------------------- */
+/* ---- RET and IRET -----------------------------------------------------------------------------
+ */
 
 /* Where a return goes: the checks that RET and IRET share. */
 struct far_back {
@@ -303,7 +304,7 @@ static void return_real(struct cpu *c, unsigned size, uint16_t release)
 void cpu_far_return(struct cpu *c, unsigned size, uint16_t release)
 {
 	struct cpu_stack st = cpu_stack_now(c);
-	struct far_back b = { 0 };
+	struct far_back b = {0};
 	struct cpu_seg ss;
 	uint64_t sp, mask;
 
@@ -332,10 +333,11 @@ void cpu_far_return(struct cpu *c, unsigned size, uint16_t release)
 	cpu_drop_inner_segs(c, b.sel & 3);
 }
 
-/* ---- IRET ------------------------------------------------------------------------------------- */
+/* ---- IRET -------------------------------------------------------------------------------------
+ */
 
-#define FLAGS_ANY16  (X86_FLAGS_ARITH | X86_FLAG_TF | X86_FLAG_DF | X86_FLAG_NT)
-#define FLAGS_ANY32  (FLAGS_ANY16 | X86_FLAG_RF | X86_FLAG_AC | X86_FLAG_ID)
+#define FLAGS_ANY16 (X86_FLAGS_ARITH | X86_FLAG_TF | X86_FLAG_DF | X86_FLAG_NT)
+#define FLAGS_ANY32 (FLAGS_ANY16 | X86_FLAG_RF | X86_FLAG_AC | X86_FLAG_ID)
 
 static void set_flags(struct cpu *c, uint64_t image, uint64_t change)
 {
@@ -397,7 +399,7 @@ static void iret_vme(struct cpu *c, unsigned size)
 
 static void iret_to_vm86(struct cpu *c, const struct cpu_stack *st, uint64_t image)
 {
-	static const uint8_t order[] = { X86_SS, X86_ES, X86_DS, X86_FS, X86_GS };
+	static const uint8_t order[] = {X86_SS, X86_ES, X86_DS, X86_FS, X86_GS};
 	uint64_t rip = cpu_stack_peek(c, st, 0, 4);
 	uint16_t cs = (uint16_t)cpu_stack_peek(c, st, 4, 4);
 	uint32_t esp = (uint32_t)cpu_stack_peek(c, st, 12, 4);
@@ -407,8 +409,9 @@ static void iret_to_vm86(struct cpu *c, const struct cpu_stack *st, uint64_t ima
 		sel[k] = (uint16_t)cpu_stack_peek(c, st, 16 + 4 * k, 4);
 	if (rip > 0xffff)
 		gp0(c);
-	set_flags(c, image, FLAGS_ANY32 | X86_FLAG_IF | X86_FLAG_IOPL | X86_FLAG_VM | X86_FLAG_VIF |
-			    X86_FLAG_VIP);
+	set_flags(c, image,
+		  FLAGS_ANY32 | X86_FLAG_IF | X86_FLAG_IOPL | X86_FLAG_VM | X86_FLAG_VIF |
+			  X86_FLAG_VIP);
 	c->s.gpr[X86_RSP] = esp;
 	for (unsigned k = 0; k < 5; k++)
 		cpu_load_seg_real(c, order[k], sel[k]);
@@ -434,7 +437,7 @@ static void iret_protected(struct cpu *c, unsigned size)
 	struct cpu_stack st = cpu_stack_now(c);
 	bool from64 = cpu_code64(c), outer;
 	uint64_t image, change, sp, mask;
-	struct far_back b = { .rip = cpu_stack_peek(c, &st, 0, size) };
+	struct far_back b = {.rip = cpu_stack_peek(c, &st, 0, size)};
 	struct cpu_seg ss;
 
 	b.sel = (uint16_t)cpu_stack_peek(c, &st, size, size);

@@ -15,12 +15,12 @@
 #define UE  0x10u
 #define PE  0x20u
 
-#define MXCSR_DAZ BIT(6)
+#define MXCSR_DAZ	BIT(6)
 #define MXCSR_RC(mxcsr) ((mxcsr) >> 13 & 3)
 
 struct eval {
 	uint32_t guest; /* MXCSR */
-	bool wide;      /* double */
+	bool wide;	/* double */
 	uint32_t flags; /* so far, of this stage */
 };
 
@@ -34,7 +34,7 @@ static bool is_denormal(const struct eval *e, uint64_t v)
 
 static uint64_t flush(const struct eval *e, uint64_t v, bool wide)
 {
-	struct eval w = { .wide = wide };
+	struct eval w = {.wide = wide};
 
 	if ((e->guest & MXCSR_DAZ) && is_denormal(&w, v))
 		v &= wide ? BIT(63) : BIT(31);
@@ -64,24 +64,16 @@ static bool is_inexact(const struct eval *e, enum simd_arith op, uint64_t a, uin
 		__asm__ volatile("flds %0\n\tflds %1" : : "m"(a), "m"(b));
 	/* ST(0) is b, ST(1) a. */
 	switch (op) {
-	case SIMD_ARITH_ADD:
-		__asm__ volatile("fadd %%st(1),%%st" : : : "st");
-		break;
-	case SIMD_ARITH_SUB:
-		__asm__ volatile("fsubr %%st(1),%%st" : : : "st");
-		break;
-	case SIMD_ARITH_DIV:
-		__asm__ volatile("fdivr %%st(1),%%st" : : : "st");
-		break;
-	default:
-		__asm__ volatile("fmul %%st(1),%%st" : : : "st");
+	case SIMD_ARITH_ADD: __asm__ volatile("fadd %%st(1),%%st" : : : "st"); break;
+	case SIMD_ARITH_SUB: __asm__ volatile("fsubr %%st(1),%%st" : : : "st"); break;
+	case SIMD_ARITH_DIV: __asm__ volatile("fdivr %%st(1),%%st" : : : "st"); break;
+	default: __asm__ volatile("fmul %%st(1),%%st" : : : "st");
 	}
 	__asm__ volatile("fnstsw %0\n\tfninit" : "=m"(sw));
 	return sw & PE;
 }
 
-#define SCALAR(insn)                                                                               \
-	__asm__ volatile(insn " %1,%0" : "+x"(x) : "x"(y))
+#define SCALAR(insn) __asm__ volatile(insn " %1,%0" : "+x"(x) : "x"(y))
 
 static __m128i execute(const struct eval *e, enum simd_arith op, __m128i x, __m128i y)
 {
@@ -110,8 +102,7 @@ static __m128i execute(const struct eval *e, enum simd_arith op, __m128i x, __m1
 		else
 			SCALAR("divss");
 		break;
-	default:
-		__asm__ volatile("cvtsd2ss %1,%0" : "+x"(x) : "x"(x));
+	default: __asm__ volatile("cvtsd2ss %1,%0" : "+x"(x) : "x"(x));
 	}
 	return x;
 }
@@ -119,14 +110,14 @@ static __m128i execute(const struct eval *e, enum simd_arith op, __m128i x, __m1
 /* One element: add its exceptions, return its result with all masked. */
 static uint64_t element(struct eval *e, enum simd_arith op, uint64_t a, uint64_t b)
 {
-	uint32_t run = (e->guest | MXCSR_RESET) & ~MXCSR_FLAGS, f;
+	uint32_t run = (e->guest & MXCSR_CONTROL) | MXCSR_RESET, f;
 	uint64_t result;
 
 	if (!(e->guest & MXCSR_UM))
 		run &= ~MXCSR_FZ;
 	_mm_setcsr(run);
-	result = (uint64_t)_mm_cvtsi128_si64(execute(e, op, _mm_cvtsi64_si128((long long)a),
-						     _mm_cvtsi64_si128((long long)b)));
+	result = (uint64_t)_mm_cvtsi128_si64(
+		execute(e, op, _mm_cvtsi64_si128((long long)a), _mm_cvtsi64_si128((long long)b)));
 	f = _mm_getcsr() & MXCSR_FLAGS;
 	_mm_setcsr(MXCSR_RESET);
 	if (!e->wide)
@@ -139,11 +130,17 @@ static uint64_t element(struct eval *e, enum simd_arith op, uint64_t a, uint64_t
 	return result;
 }
 
+static uint64_t load(const void *v, unsigned size, unsigned n)
+{
+	uint64_t q = 0;
+
+	memcpy(&q, (const uint8_t *)v + n * size, size);
+	return q;
+}
+
 static uint64_t get(const struct eval *e, const void *v, unsigned n)
 {
-	if (e->wide)
-		return ((const uint64_t *)v)[n];
-	return ((const uint32_t *)v)[n];
+	return load(v, e->wide ? 8 : 4, n);
 }
 
 /* The end of a stage: whether computing stops there; its exceptions join @all. */
@@ -160,7 +157,7 @@ static bool stage(struct eval *e, uint32_t *all)
 static uint32_t dot_product(struct eval *e, const void *a, const void *b, uint8_t imm)
 {
 	unsigned n = e->wide ? 2 : 4;
-	uint64_t v[4] = { 0 };
+	uint64_t v[4] = {0};
 	uint32_t all = 0;
 
 	for (unsigned k = 0; k < n; k++)
@@ -187,29 +184,26 @@ static void horizontal(struct eval *e, enum simd_arith op, const void *a, const 
 	}
 }
 
-uint32_t cpu_simd_exceptions(uint32_t mxcsr, unsigned how, const void *a, const void *b, uint8_t imm)
+uint32_t cpu_simd_exceptions(uint32_t mxcsr, unsigned how, const void *a, const void *b,
+			     uint8_t imm)
 {
-	struct eval e = { .guest = mxcsr, .wide = how & SIMD_PD };
+	struct eval e = {.guest = mxcsr, .wide = how & SIMD_PD};
 	enum simd_arith op = SIMD_ARITH_OF(how);
 	unsigned n = how & SIMD_SCALAR ? 1 : e.wide || op == SIMD_ARITH_CVT ? 2 : 4;
 	uint32_t all = 0;
 
 	switch (op) {
-	case SIMD_ARITH_DP:
-		return dot_product(&e, a, b, imm);
-	case SIMD_ARITH_HADD:
-		horizontal(&e, SIMD_ARITH_ADD, a, b);
-		break;
-	case SIMD_ARITH_HSUB:
-		horizontal(&e, SIMD_ARITH_SUB, a, b);
-		break;
+	case SIMD_ARITH_DP: return dot_product(&e, a, b, imm);
+	case SIMD_ARITH_HADD: horizontal(&e, SIMD_ARITH_ADD, a, b); break;
+	case SIMD_ARITH_HSUB: horizontal(&e, SIMD_ARITH_SUB, a, b); break;
 	case SIMD_ARITH_CVT:
 		for (unsigned k = 0; k < n; k++)
-			element(&e, op, ((const uint64_t *)b)[k], 0);
+			element(&e, op, load(b, 8, k), 0);
 		break;
 	case SIMD_ARITH_ADDSUB:
 		for (unsigned k = 0; k < n; k++)
-			element(&e, k & 1 ? SIMD_ARITH_ADD : SIMD_ARITH_SUB, get(&e, a, k), get(&e, b, k));
+			element(&e, k & 1 ? SIMD_ARITH_ADD : SIMD_ARITH_SUB, get(&e, a, k),
+				get(&e, b, k));
 		break;
 	default:
 		for (unsigned k = 0; k < n; k++)

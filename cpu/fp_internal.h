@@ -11,7 +11,8 @@
  * A thunk is a handler made at decode time around the guest's own instruction, which is encoded
  * anew with fixed registers: XMM and MMX operands are 1 (ModRM.reg) and 2 (ModRM.rm), a GPR is
  * RCX, memory is what RDX points to. It loads the operands from the state, executes, and stores the
- * results, so what the instruction computes is the silicon's. RDI and RSI are a handler's arguments.
+ * results, so what the instruction computes is the silicon's. RDI and RSI are a handler's
+ * arguments.
  *
  * In the instruction r1 belongs to ModRM.reg, r2 to ModRM.rm: 16 times the number of an XMM or MMX
  * register, or the GPR's offset. Equal thunks are made once a process. Their number is bounded by
@@ -19,14 +20,15 @@
  */
 typedef void (*cpu_thunk_fn)(struct cpu *c, const struct cpu_insn *i, void *mem);
 
-#define THUNK_TAIL      BIT(0) /* continue with the next instruction, otherwise return */
+#define THUNK_TAIL	BIT(0) /* continue with the next instruction, otherwise return */
 #define THUNK_FLAGS_OUT BIT(1) /* take OF SF ZF AF PF CF from it */
-#define THUNK_XMM0_IN   BIT(2)
-#define THUNK_XMM0_OUT  BIT(3)
-#define THUNK_AX_DX_IN  BIT(4) /* explicit string lengths */
-#define THUNK_CX_OUT    BIT(5)
+#define THUNK_XMM0_IN	BIT(2)
+#define THUNK_XMM0_OUT	BIT(3)
+#define THUNK_AX_DX_IN	BIT(4) /* explicit string lengths */
+#define THUNK_CX_OUT	BIT(5)
 
-/* Sets i->r1, r2 and i->arg (THUNK_DEST_*). NULL when the arena is full (decoding then fails: #UD). */
+/* Sets i->r1, r2 and i->arg (THUNK_DEST_*). NULL when the arena is full (decoding then fails: #UD).
+ */
 cpu_thunk_fn cpu_thunk_simd(const struct cpu_dec *d, struct cpu_insn *i, unsigned how);
 #define THUNK_DEST_XMM BIT(0) /* r1 (or r2) names what is written */
 #define THUNK_DEST_GPR BIT(1)
@@ -70,19 +72,22 @@ static inline void cpu_mmx_enter(struct cpu *c)
 
 /* MXCSR bits that may be set: the host's, as its instructions compute. */
 uint32_t cpu_mxcsr_mask(void);
-#define MXCSR_RESET 0x1f80u
-#define MXCSR_FLAGS 0x3fu
-#define MXCSR_OM    0x400u
-#define MXCSR_UM    0x800u
-#define MXCSR_FZ    0x8000u
+#define MXCSR_RESET   0x1f80u
+#define MXCSR_FLAGS   0x3fu
+#define MXCSR_CONTROL 0xffc0u /* all that a host can be asked for */
+#define MXCSR_OM      0x400u
+#define MXCSR_UM      0x800u
+#define MXCSR_FZ      0x8000u
 
 #define CPU_XMM(c, off) (*(__m128i_u *)((char *)(c)->s.fx.xmm + (off)))
 
 /*
- * The linear address of a memory operand whose preludes were left out (cpu_dec.bare), because something
- * comes before its segment and alignment checks: a pending #MF, or what silicon changes even on a fault.
+ * The linear address of a memory operand whose preludes were left out (cpu_dec.bare), because
+ * something comes before its segment and alignment checks: a pending #MF, or what silicon changes
+ * even on a fault.
  */
-static inline uint64_t cpu_fp_lin(struct cpu *c, const struct cpu_insn *i, unsigned size, bool write)
+static inline uint64_t cpu_fp_lin(struct cpu *c, const struct cpu_insn *i, unsigned size,
+				  bool write)
 {
 	/* An 80-bit number is aligned as its 64 bits are; for 16 bytes the caller has #GP. */
 	const unsigned align = size == 10 ? 8 : size == 16 ? 1 : size;
@@ -98,6 +103,18 @@ static inline uint64_t cpu_fp_lin(struct cpu *c, const struct cpu_insn *i, unsig
 		cpu_fault_err(c, i, X86_VEC_AC, 0);
 	return lin;
 }
+
+/*
+ * A handler whose locals have their address taken would call the next handler instead of jumping to
+ * it, and the stack would grow with the block: what it does is a function of its own.
+ */
+#define CPU_BODY static __attribute__((noinline)) void
+#define CPU_BODY_HANDLER(name)                                                                     \
+	static void name(struct cpu *c, const struct cpu_insn *i)                                  \
+	{                                                                                          \
+		name##_body(c, i);                                                                 \
+		CPU_NEXT(c, i);                                                                    \
+	}
 
 /* Guest memory, 16 bytes in one access as silicon does it; not for a race detector to see. */
 static inline __m128i cpu_raw_ld128(const void *p)

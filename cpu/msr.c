@@ -2,20 +2,21 @@
 /* The MSRs that the processor keeps itself (SDM 4). What is not here is L0's: it leaves. */
 #include "cpu/segment.h"
 
-#define GP        ((int)X86_VEC_GP)
-#define NOT_OURS  (-1)
+#define GP	 ((int)X86_VEC_GP)
+#define NOT_OURS (-1)
 
 /*
  * Nothing of the host's speculation shows in an interpreter: RDCL_NO, IBRS_ALL, SKIP_L1DFL, SSB_NO,
- * MDS_NO, PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO, ITS_NO.
+ * MDS_NO, PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO,
+ * RFDS_NO, ITS_NO.
  */
 #define ARCH_CAPABILITIES                                                                          \
-	(BIT(0) | BIT(1) | BIT(3) | BIT(4) | BIT(5) | BIT(6) | BIT(8) | BIT(13) | BIT(14) | BIT(15) | \
-	 BIT(20) | BIT(24) | BIT(26) | BIT(27) | BIT(62))
-#define MTRR_CAP      (8u | BIT(8) | BIT(10)) /* eight ranges, fixed ones, write combining */
-#define MICROCODE     (1ull << 32)
-#define SPEC_CTRL_OK  (BIT(0) | BIT(1) | BIT(2)) /* IBRS, STIBP, SSBD */
-#define DEBUGCTL_OK   (BIT(0) | BIT(1))          /* LBR, BTF */
+	(BIT(0) | BIT(1) | BIT(3) | BIT(4) | BIT(5) | BIT(6) | BIT(8) | BIT(13) | BIT(14) |        \
+	 BIT(15) | BIT(20) | BIT(24) | BIT(26) | BIT(27) | BIT(62))
+#define MTRR_CAP       (8u | BIT(8) | BIT(10)) /* eight ranges, fixed ones, write combining */
+#define MICROCODE      (1ull << 32)
+#define SPEC_CTRL_OK   (BIT(0) | BIT(1) | BIT(2)) /* IBRS, STIBP, SSBD */
+#define DEBUGCTL_OK    (BIT(0) | BIT(1))	  /* LBR, BTF */
 #define MISC_ENABLE_RO (BIT(11) | BIT(12))
 
 /* L0's wish: SDM 3C 25.6.9. Without a bitmap only what is not ours leaves. */
@@ -34,7 +35,8 @@ bool cpu_msr_intercepted(const struct cpu *c, uint32_t index, bool write)
 	return map[at + index / 8] >> (index & 7) & 1;
 }
 
-/* ---- memory types ------------------------------------------------------------------------------- */
+/* ---- memory types -------------------------------------------------------------------------------
+ */
 
 static bool mtrr_type_ok(uint64_t type)
 {
@@ -83,27 +85,30 @@ static bool mtrr_var_ok(const struct cpu *c, uint32_t index, uint64_t value)
 	return !(value & ~(addr | 0xff)) && mtrr_type_ok(value & 0xff);
 }
 
-/* ---- reading ------------------------------------------------------------------------------------ */
+/* ---- reading ------------------------------------------------------------------------------------
+ */
 
-/* MSRs that are a field of the state: where, which feature shows them, what a write must satisfy. */
+/* MSRs that are a field of the state: where, which feature shows them, what a write must satisfy.
+ */
 enum rule { ANY, CANONICAL, LOW32, PAT };
 static const struct {
 	uint32_t index;
-	uint32_t field;   /* offset in struct cpu_state */
+	uint32_t field; /* offset in struct cpu_state */
 	uint8_t feature;
 	uint8_t rule;
 } plain[] = {
-	{ X86_MSR_STAR, offsetof(struct cpu_state, star), CPU_FEAT_SYSCALL, ANY },
-	{ X86_MSR_LSTAR, offsetof(struct cpu_state, lstar), CPU_FEAT_LM, CANONICAL },
-	{ X86_MSR_CSTAR, offsetof(struct cpu_state, cstar), CPU_FEAT_LM, CANONICAL },
-	{ X86_MSR_FMASK, offsetof(struct cpu_state, fmask), CPU_FEAT_LM, LOW32 },
-	{ X86_MSR_FS_BASE, offsetof(struct cpu_state, seg[X86_FS].base), CPU_FEAT_LM, CANONICAL },
-	{ X86_MSR_GS_BASE, offsetof(struct cpu_state, seg[X86_GS].base), CPU_FEAT_LM, CANONICAL },
-	{ X86_MSR_KERNEL_GS_BASE, offsetof(struct cpu_state, kernel_gs_base), CPU_FEAT_LM, CANONICAL },
-	{ X86_MSR_SYSENTER_CS, offsetof(struct cpu_state, sysenter_cs), CPU_FEAT_SEP, ANY },
-	{ X86_MSR_SYSENTER_ESP, offsetof(struct cpu_state, sysenter_esp), CPU_FEAT_SEP, CANONICAL },
-	{ X86_MSR_SYSENTER_EIP, offsetof(struct cpu_state, sysenter_eip), CPU_FEAT_SEP, CANONICAL },
-	{ X86_MSR_PAT, offsetof(struct cpu_state, pat), CPU_FEAT_PAT, PAT },
+	{X86_MSR_STAR, offsetof(struct cpu_state, star), CPU_FEAT_SYSCALL, ANY},
+	{X86_MSR_LSTAR, offsetof(struct cpu_state, lstar), CPU_FEAT_LM, CANONICAL},
+	{X86_MSR_CSTAR, offsetof(struct cpu_state, cstar), CPU_FEAT_LM, CANONICAL},
+	{X86_MSR_FMASK, offsetof(struct cpu_state, fmask), CPU_FEAT_LM, LOW32},
+	{X86_MSR_FS_BASE, offsetof(struct cpu_state, seg[X86_FS].base), CPU_FEAT_LM, CANONICAL},
+	{X86_MSR_GS_BASE, offsetof(struct cpu_state, seg[X86_GS].base), CPU_FEAT_LM, CANONICAL},
+	{X86_MSR_KERNEL_GS_BASE, offsetof(struct cpu_state, kernel_gs_base), CPU_FEAT_LM,
+	 CANONICAL},
+	{X86_MSR_SYSENTER_CS, offsetof(struct cpu_state, sysenter_cs), CPU_FEAT_SEP, ANY},
+	{X86_MSR_SYSENTER_ESP, offsetof(struct cpu_state, sysenter_esp), CPU_FEAT_SEP, CANONICAL},
+	{X86_MSR_SYSENTER_EIP, offsetof(struct cpu_state, sysenter_eip), CPU_FEAT_SEP, CANONICAL},
+	{X86_MSR_PAT, offsetof(struct cpu_state, pat), CPU_FEAT_PAT, PAT},
 };
 
 static uint64_t *plain_field(struct cpu *c, unsigned n)
@@ -160,13 +165,17 @@ int cpu_rdmsr(struct cpu *c, uint32_t index, uint64_t *value)
 		return ret;
 	switch (index) {
 	case X86_MSR_TSC: return give(true, cpu_tsc(c), value);
-	case X86_MSR_EFER: return give(cpu_has(c, CPU_FEAT_LM) || cpu_has(c, CPU_FEAT_NX), c->s.efer, value);
-	case X86_MSR_TSC_ADJUST: return give(cpu_has(c, CPU_FEAT_TSC_ADJUST), c->s.tsc_adjust, value);
+	case X86_MSR_EFER:
+		return give(cpu_has(c, CPU_FEAT_LM) || cpu_has(c, CPU_FEAT_NX), c->s.efer, value);
+	case X86_MSR_TSC_ADJUST:
+		return give(cpu_has(c, CPU_FEAT_TSC_ADJUST), c->s.tsc_adjust, value);
 	case X86_MSR_TSC_AUX:
-		return give(cpu_has(c, CPU_FEAT_RDTSCP) || cpu_has(c, CPU_FEAT_RDPID), c->s.tsc_aux, value);
+		return give(cpu_has(c, CPU_FEAT_RDTSCP) || cpu_has(c, CPU_FEAT_RDPID), c->s.tsc_aux,
+			    value);
 	case X86_MSR_SPEC_CTRL: return give(cpu_has(c, CPU_FEAT_SPEC_CTRL), c->s.spec_ctrl, value);
 	case X86_MSR_PRED_CMD: return GP; /* write-only */
-	case X86_MSR_ARCH_CAPABILITIES: return give(cpu_has(c, CPU_FEAT_ARCH_CAP), ARCH_CAPABILITIES, value);
+	case X86_MSR_ARCH_CAPABILITIES:
+		return give(cpu_has(c, CPU_FEAT_ARCH_CAP), ARCH_CAPABILITIES, value);
 	case X86_MSR_XSS: return give(cpu_has(c, CPU_FEAT_XSAVES), c->s.xss, value);
 	case X86_MSR_MISC_ENABLE: return give(true, c->s.misc_enable, value);
 	case X86_MSR_DEBUGCTL: return give(true, c->s.debugctl, value);
@@ -179,7 +188,8 @@ int cpu_rdmsr(struct cpu *c, uint32_t index, uint64_t *value)
 	}
 }
 
-/* ---- writing ------------------------------------------------------------------------------------ */
+/* ---- writing ------------------------------------------------------------------------------------
+ */
 
 static int write_plain(struct cpu *c, uint32_t index, uint64_t value)
 {
@@ -187,7 +197,7 @@ static int write_plain(struct cpu *c, uint32_t index, uint64_t value)
 		if (plain[n].index != index)
 			continue;
 		if (!cpu_has(c, plain[n].feature) ||
-		    (plain[n].rule == CANONICAL && !cpu_lin_canonical(c, value)) ||
+		    (plain[n].rule == CANONICAL && !cpu_base_canonical(c, value)) ||
 		    (plain[n].rule == LOW32 && value >> 32) ||
 		    (plain[n].rule == PAT && !bytes_ok(value, pat_type_ok)))
 			return GP;
@@ -282,8 +292,8 @@ int cpu_wrmsr(struct cpu *c, uint32_t index, uint64_t value)
 	case X86_MSR_TSC_ADJUST:
 		return cpu_has(c, CPU_FEAT_TSC_ADJUST) ? shift_tsc(c, value - c->s.tsc_adjust) : GP;
 	case X86_MSR_TSC_AUX:
-		return take(cpu_has(c, CPU_FEAT_RDTSCP) || cpu_has(c, CPU_FEAT_RDPID), &c->s.tsc_aux, value,
-			    0xffffffffull);
+		return take(cpu_has(c, CPU_FEAT_RDTSCP) || cpu_has(c, CPU_FEAT_RDPID),
+			    &c->s.tsc_aux, value, 0xffffffffull);
 	case X86_MSR_SPEC_CTRL:
 		return take(cpu_has(c, CPU_FEAT_SPEC_CTRL), &c->s.spec_ctrl, value, SPEC_CTRL_OK);
 	case X86_MSR_PRED_CMD: return take(cpu_has(c, CPU_FEAT_SPEC_CTRL), &none, value, BIT(0));
@@ -292,7 +302,8 @@ int cpu_wrmsr(struct cpu *c, uint32_t index, uint64_t value)
 	case X86_MSR_MISC_ENABLE:
 		c->s.misc_enable = (value & ~MISC_ENABLE_RO) | MISC_ENABLE_RO;
 		return 0;
-	case X86_MSR_BIOS_SIGN_ID: return 0; /* software writes 0, then CPUID puts the revision there */
+	case X86_MSR_BIOS_SIGN_ID:
+		return 0; /* software writes 0, then CPUID puts the revision there */
 	case X86_MSR_MCG_STATUS: return take(cpu_has(c, CPU_FEAT_MCA), &none, value, 0);
 	case X86_MSR_ARCH_CAPABILITIES:
 	case X86_MSR_FEATURE_CONTROL:

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Two-operand and one-operand arithmetic: ADD..CMP, TEST, INC, DEC, NEG, NOT, ADCX, ADOX, XADD, CMPXCHG. */
+/* Two-operand and one-operand arithmetic: ADD..CMP, TEST, INC, DEC, NEG, NOT, ADCX, ADOX, XADD,
+ * CMPXCHG. */
 #include "cpu/op_int.h"
 
 /* Whether an operation puts its result somewhere, or only sets flags. */
@@ -19,7 +20,8 @@ struct unary_forms {
 
 /*
  * What an operation does to values: returns the result and sets c->fl from the host's own flags.
- * Names: {add,or,and,sub,xor,cmp,test}{8,16,32,64} and, with the carry loaded first, {adc,sbb}{8,..64}.
+ * Names: {add,or,and,sub,xor,cmp,test}{8,16,32,64} and, with the carry loaded first,
+ * {adc,sbb}{8,..64}.
  */
 #define DEFINE_VALUE(name, insn, bits, carry)                                                      \
 	OP_INLINE uint##bits##_t name##bits(struct cpu *c, uint##bits##_t a, uint##bits##_t b)     \
@@ -37,7 +39,8 @@ struct unary_forms {
 #define DEFINE_ALU_REG(name, bits, keep)                                                           \
 	static void name##bits##_rr(struct cpu *c, const struct cpu_insn *i)                       \
 	{                                                                                          \
-		uint##bits##_t v = name##bits(c, CPU_REG##bits(c, i->r1), CPU_REG##bits(c, i->r2)); \
+		uint##bits##_t v =                                                                 \
+			name##bits(c, CPU_REG##bits(c, i->r1), CPU_REG##bits(c, i->r2));           \
 		if (keep)                                                                          \
 			op_put##bits(c, i->r1, v);                                                 \
 		CPU_NEXT(c, i);                                                                    \
@@ -71,7 +74,8 @@ struct unary_forms {
 			cpu_raw_st##bits(p, v);                                                    \
 	}
 
-/* One memory form by one address kind. Names: add64_rm_OP_EA_BASE, .. ; its slow twin: add64_rm_slow. */
+/* One memory form by one address kind. Names: add64_rm_OP_EA_BASE, .. ; its slow twin:
+ * add64_rm_slow. */
 #define DEFINE_MEM_KIND(form, bits, write, kind)                                                   \
 	static void form##_##kind(struct cpu *c, const struct cpu_insn *i)                         \
 	{                                                                                          \
@@ -220,37 +224,48 @@ SIZES(DEFINE_ALU_LOCK, xor, "")
 SIZES(DEFINE_UNARY_QUICK, inc, OP_ASM_CARRY_IN)
 SIZES(DEFINE_UNARY_QUICK, dec, OP_ASM_CARRY_IN)
 SIZES(DEFINE_UNARY_QUICK, neg, "")
-SIZES(DEFINE_UNARY, not)
+SIZES(DEFINE_UNARY, not )
 
-#define KINDS(form) { form##_OP_EA_BASE, form##_OP_EA_INDEX, form##_OP_EA_ANY }
-#define ALL_SIZES(name, form) { name##8_##form, name##16_##form, name##32_##form, name##64_##form }
+#define KINDS(form)                                                                                \
+	{                                                                                          \
+		form##_OP_EA_BASE, form##_OP_EA_INDEX, form##_OP_EA_ANY                            \
+	}
+#define ALL_SIZES(name, form)                                                                      \
+	{                                                                                          \
+		name##8_##form, name##16_##form, name##32_##form, name##64_##form                  \
+	}
 #define ALL_KINDS(name, form)                                                                      \
-	{ KINDS(name##8_##form), KINDS(name##16_##form), KINDS(name##32_##form), KINDS(name##64_##form) }
+	{                                                                                          \
+		KINDS(name##8_##form), KINDS(name##16_##form), KINDS(name##32_##form),             \
+			KINDS(name##64_##form)                                                     \
+	}
 #define ALU_ROW(name)                                                                              \
 	.rr = ALL_SIZES(name, rr), .ri = ALL_SIZES(name, ri), .rm = ALL_KINDS(name, rm),           \
 	.mr = ALL_KINDS(name, mr), .mi = ALL_KINDS(name, mi)
 
 enum { ALU_ADD, ALU_OR, ALU_ADC, ALU_SBB, ALU_AND, ALU_SUB, ALU_XOR, ALU_CMP, ALU_TEST };
 static const struct alu_forms alu_forms[] = {
-	[ALU_ADD] = { ALU_ROW(add), .lock = ALL_SIZES(add, lock) },
-	[ALU_OR] = { ALU_ROW(or), .lock = ALL_SIZES(or, lock) },
-	[ALU_ADC] = { ALU_ROW(adc), .lock = ALL_SIZES(adc, lock) },
-	[ALU_SBB] = { ALU_ROW(sbb), .lock = ALL_SIZES(sbb, lock) },
-	[ALU_AND] = { ALU_ROW(and), .lock = ALL_SIZES(and, lock) },
-	[ALU_SUB] = { ALU_ROW(sub), .lock = ALL_SIZES(sub, lock) },
-	[ALU_XOR] = { ALU_ROW(xor), .lock = ALL_SIZES(xor, lock) },
-	[ALU_CMP] = { ALU_ROW(cmp) },
-	[ALU_TEST] = { ALU_ROW(test) },
+	[ALU_ADD] = {ALU_ROW(add), .lock = ALL_SIZES(add, lock)},
+	[ALU_OR] = {ALU_ROW(or), .lock = ALL_SIZES(or, lock)},
+	[ALU_ADC] = {ALU_ROW(adc), .lock = ALL_SIZES(adc, lock)},
+	[ALU_SBB] = {ALU_ROW(sbb), .lock = ALL_SIZES(sbb, lock)},
+	[ALU_AND] = {ALU_ROW(and), .lock = ALL_SIZES(and, lock)},
+	[ALU_SUB] = {ALU_ROW(sub), .lock = ALL_SIZES(sub, lock)},
+	[ALU_XOR] = {ALU_ROW(xor), .lock = ALL_SIZES(xor, lock)},
+	[ALU_CMP] = {ALU_ROW(cmp)},
+	[ALU_TEST] = {ALU_ROW(test)},
 };
 
 enum { UNARY_INC, UNARY_DEC, UNARY_NEG, UNARY_NOT };
 #define UNARY_ROW(name)                                                                            \
-	{ .r = ALL_SIZES(name, r), .m = ALL_KINDS(name, m), .lock = ALL_SIZES(name, lock) }
+	{                                                                                          \
+		.r = ALL_SIZES(name, r), .m = ALL_KINDS(name, m), .lock = ALL_SIZES(name, lock)    \
+	}
 static const struct unary_forms unary_forms[] = {
 	[UNARY_INC] = UNARY_ROW(inc),
 	[UNARY_DEC] = UNARY_ROW(dec),
 	[UNARY_NEG] = UNARY_ROW(neg),
-	[UNARY_NOT] = UNARY_ROW(not),
+	[UNARY_NOT] = UNARY_ROW(not ),
 };
 
 /* XOR and SUB of a register with itself: zero, whatever was there. */
@@ -296,16 +311,17 @@ static bool pick_unary(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	return i->fn;
 }
 
-/* ---- ADCX, ADOX: one flag each, the others stay ------------------------------------------------- */
+/* ---- ADCX, ADOX: one flag each, the others stay -------------------------------------------------
+ */
 
-/* Names: adcx32, adcx64, adox32, adox64: a + b + the flag, with all flags passed through the host. */
+/* Names: adcx32, adcx64, adox32, adox64: a + b + the flag, with all flags passed through the host.
+ */
 #define DEFINE_ADX(name, bits, insn)                                                               \
 	static void name##bits(struct cpu *c, const struct cpu_insn *i)                            \
 	{                                                                                          \
 		uint16_t fl;                                                                       \
-		uint##bits##_t a, b = i->flags & CPU_INSN_MEM ?                                    \
-					      cpu_ld##bits(c, i, cpu_lin(c, i)) :                  \
-					      CPU_REG##bits(c, i->r2);                             \
+		uint##bits##_t a, b = i->flags & CPU_INSN_MEM ? cpu_ld##bits(c, i, cpu_lin(c, i))  \
+							      : CPU_REG##bits(c, i->r2);           \
 		a = CPU_REG##bits(c, i->r1);                                                       \
 		fl = c->fl;                                                                        \
 		__asm__(OP_ASM_IN insn " %[b],%[a]" OP_ASM_OUT                                     \
@@ -323,13 +339,14 @@ DEFINE_ADX(adox, 64, "adoxq")
 
 static bool pick_adx(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 {
-	static const cpu_op_fn fn[2][2] = { { adcx32, adcx64 }, { adox32, adox64 } };
+	static const cpu_op_fn fn[2][2] = {{adcx32, adcx64}, {adox32, adox64}};
 
 	i->fn = fn[arg][op_bytes(d, 0) == 8];
 	return true;
 }
 
-/* ---- XADD, CMPXCHG ------------------------------------------------------------------------------ */
+/* ---- XADD, CMPXCHG ------------------------------------------------------------------------------
+ */
 
 /* Names: xadd{8,..64}_r, _m, _lock; the memory forms change the register only after the store. */
 #define DEFINE_XADD(name, insn, bits)                                                              \
@@ -389,8 +406,9 @@ static bool pick_xadd(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	return true;
 }
 
-/* Names: cmpxchg{8,..64}_r, _m, _lock. Silicon does not touch a register destination that differs. */
-#define DEFINE_CMPXCHG(name, insn, bits, sub)                                                      \
+/* Names: cmpxchg{8,..64}_r, _m, _lock. Silicon does not touch a register destination that differs.
+ */
+#define DEFINE_CMPXCHG(name, insn, bits)                                                           \
 	static void cmpxchg##bits##_r(struct cpu *c, const struct cpu_insn *i)                     \
 	{                                                                                          \
 		uint##bits##_t src = CPU_REG##bits(c, i->r2), dst = CPU_REG##bits(c, i->r1);       \
@@ -417,7 +435,8 @@ static bool pick_xadd(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	static void cmpxchg##bits##_lock(struct cpu *c, const struct cpu_insn *i)                  \
 	{                                                                                          \
 		uint##bits##_t *p = cpu_mem_rw(c, i, cpu_lin(c, i), (bits) / 8);                   \
-		uint##bits##_t acc = CPU_REG##bits(c, 0), want = CPU_REG##bits(c, i->r1), old = acc; \
+		uint##bits##_t acc = CPU_REG##bits(c, 0), want = CPU_REG##bits(c, i->r1),          \
+			       old = acc;                                                          \
 		if (likely((void *)p != c->bounce)) {                                              \
 			__asm__ volatile("lock " insn " %[want],%[p]"                              \
 					 : [p] "+m"(*p), "+a"(old)                                 \
@@ -436,7 +455,7 @@ static bool pick_xadd(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 			op_put##bits(c, 0, old);                                                   \
 		CPU_NEXT(c, i);                                                                    \
 	}
-SIZES(DEFINE_CMPXCHG, cmpxchg, )
+SIZES(DEFINE_CMPXCHG, cmpxchg)
 
 static bool pick_cmpxchg(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 {
@@ -501,7 +520,7 @@ static __attribute__((noinline)) void do_cmpxchg_double(struct cpu *c, const str
 {
 	const uint64_t *g = c->s.gpr;
 	bool wide = i->size == 8, same;
-	uint64_t acc[2], want[2], old[2] = { 0, 0 };
+	uint64_t acc[2], want[2], old[2] = {0, 0};
 	uint64_t lin = cpu_lin(c, i);
 	void *p;
 
@@ -515,8 +534,8 @@ static __attribute__((noinline)) void do_cmpxchg_double(struct cpu *c, const str
 	if (likely(p != c->bounce)) {
 		old[0] = acc[0];
 		old[1] = acc[1];
-		same = wide ? cmpxchg16_at(p, old, want) :
-			      cmpxchg8_at(p, old, want[0], op_locked(i));
+		same = wide ? cmpxchg16_at(p, old, want)
+			    : cmpxchg8_at(p, old, want[0], op_locked(i));
 	} else {
 		const uint64_t *put;
 
@@ -545,24 +564,24 @@ static bool pick_cmpxchg_double(struct cpu_dec *d, struct cpu_insn *i, uint16_t 
 }
 
 static const struct cpu_op ops[] = {
-	{ ZYDIS_MNEMONIC_ADD, ALU_ADD, pick_alu },
-	{ ZYDIS_MNEMONIC_OR, ALU_OR, pick_alu },
-	{ ZYDIS_MNEMONIC_ADC, ALU_ADC, pick_alu },
-	{ ZYDIS_MNEMONIC_SBB, ALU_SBB, pick_alu },
-	{ ZYDIS_MNEMONIC_AND, ALU_AND, pick_alu },
-	{ ZYDIS_MNEMONIC_SUB, ALU_SUB, pick_alu },
-	{ ZYDIS_MNEMONIC_XOR, ALU_XOR, pick_alu },
-	{ ZYDIS_MNEMONIC_CMP, ALU_CMP, pick_alu },
-	{ ZYDIS_MNEMONIC_TEST, ALU_TEST, pick_alu },
-	{ ZYDIS_MNEMONIC_INC, UNARY_INC, pick_unary },
-	{ ZYDIS_MNEMONIC_DEC, UNARY_DEC, pick_unary },
-	{ ZYDIS_MNEMONIC_NEG, UNARY_NEG, pick_unary },
-	{ ZYDIS_MNEMONIC_NOT, UNARY_NOT, pick_unary },
-	{ ZYDIS_MNEMONIC_ADCX, 0, pick_adx },
-	{ ZYDIS_MNEMONIC_ADOX, 1, pick_adx },
-	{ ZYDIS_MNEMONIC_XADD, 0, pick_xadd },
-	{ ZYDIS_MNEMONIC_CMPXCHG, 0, pick_cmpxchg },
-	{ ZYDIS_MNEMONIC_CMPXCHG8B, 4, pick_cmpxchg_double },
-	{ ZYDIS_MNEMONIC_CMPXCHG16B, 8, pick_cmpxchg_double },
+	{ZYDIS_MNEMONIC_ADD, ALU_ADD, pick_alu},
+	{ZYDIS_MNEMONIC_OR, ALU_OR, pick_alu},
+	{ZYDIS_MNEMONIC_ADC, ALU_ADC, pick_alu},
+	{ZYDIS_MNEMONIC_SBB, ALU_SBB, pick_alu},
+	{ZYDIS_MNEMONIC_AND, ALU_AND, pick_alu},
+	{ZYDIS_MNEMONIC_SUB, ALU_SUB, pick_alu},
+	{ZYDIS_MNEMONIC_XOR, ALU_XOR, pick_alu},
+	{ZYDIS_MNEMONIC_CMP, ALU_CMP, pick_alu},
+	{ZYDIS_MNEMONIC_TEST, ALU_TEST, pick_alu},
+	{ZYDIS_MNEMONIC_INC, UNARY_INC, pick_unary},
+	{ZYDIS_MNEMONIC_DEC, UNARY_DEC, pick_unary},
+	{ZYDIS_MNEMONIC_NEG, UNARY_NEG, pick_unary},
+	{ZYDIS_MNEMONIC_NOT, UNARY_NOT, pick_unary},
+	{ZYDIS_MNEMONIC_ADCX, 0, pick_adx},
+	{ZYDIS_MNEMONIC_ADOX, 1, pick_adx},
+	{ZYDIS_MNEMONIC_XADD, 0, pick_xadd},
+	{ZYDIS_MNEMONIC_CMPXCHG, 0, pick_cmpxchg},
+	{ZYDIS_MNEMONIC_CMPXCHG8B, 4, pick_cmpxchg_double},
+	{ZYDIS_MNEMONIC_CMPXCHG16B, 8, pick_cmpxchg_double},
 };
-const struct cpu_op_table cpu_ops_alu = { ops, ARRAY_SIZE(ops) };
+const struct cpu_op_table cpu_ops_alu = {ops, ARRAY_SIZE(ops)};

@@ -2,9 +2,11 @@
 /* Near branches: Jcc JMP CALL RET JCXZ LOOP; INT n and its kin; BOUND. */
 #include "cpu/op_int.h"
 
-/* ---- targets ------------------------------------------------------------------------------------ */
+/* ---- targets ------------------------------------------------------------------------------------
+ */
 
-/* The checks of a near branch's target: canonical, or inside CS. Returns it cut to the operand size. */
+/* The checks of a near branch's target: canonical, or inside CS. Returns it cut to the operand
+ * size. */
 static uint64_t check_target(struct cpu *c, const struct cpu_insn *i, uint64_t target)
 {
 	if (op_long(c)) {
@@ -33,8 +35,8 @@ static inline uint64_t next_rip(const struct cpu *c, const struct cpu_insn *i)
 }
 
 /*
- * Ways to go on: chain64, chain32 when target and code share a page and nothing can be wrong with it;
- * far64 in 64-bit mode elsewhere; other in any mode.
+ * Ways to go on: chain64, chain32 when target and code share a page and nothing can be wrong with
+ * it; far64 in 64-bit mode elsewhere; other in any mode.
  */
 struct branch {
 	cpu_op_fn chain64, chain32, far64, other;
@@ -69,9 +71,11 @@ __attribute__((noinline)) static void go_far64(struct cpu *c, const struct cpu_i
 	CPU_JUMP(c, target);
 }
 
-/* ---- Jcc ------------------------------------------------------------------------------------------ */
+/* ---- Jcc
+ * ------------------------------------------------------------------------------------------ */
 
-/* Names: jcc_chain64_OP_CC_O, jcc_chain32_.., jcc_far64_.., jcc_other_.. for the sixteen conditions. */
+/* Names: jcc_chain64_OP_CC_O, jcc_chain32_.., jcc_far64_.., jcc_other_.. for the sixteen
+ * conditions. */
 #define DEFINE_JCC(cc)                                                                             \
 	static void jcc_chain64_##cc(struct cpu *c, const struct cpu_insn *i)                      \
 	{                                                                                          \
@@ -118,11 +122,10 @@ DEFINE_JCC(OP_CC_LE)
 DEFINE_JCC(OP_CC_NLE)
 
 static const struct branch jcc[16] = {
-#define JCC(cc) [cc] = { jcc_chain64_##cc, jcc_chain32_##cc, jcc_far64_##cc, jcc_other_##cc }
-	JCC(OP_CC_O), JCC(OP_CC_NO), JCC(OP_CC_B), JCC(OP_CC_NB),
-	JCC(OP_CC_Z), JCC(OP_CC_NZ), JCC(OP_CC_BE), JCC(OP_CC_NBE),
-	JCC(OP_CC_S), JCC(OP_CC_NS), JCC(OP_CC_P), JCC(OP_CC_NP),
-	JCC(OP_CC_L), JCC(OP_CC_NL), JCC(OP_CC_LE), JCC(OP_CC_NLE),
+#define JCC(cc) [cc] = {jcc_chain64_##cc, jcc_chain32_##cc, jcc_far64_##cc, jcc_other_##cc}
+	JCC(OP_CC_O),  JCC(OP_CC_NO),  JCC(OP_CC_B),  JCC(OP_CC_NB),  JCC(OP_CC_Z), JCC(OP_CC_NZ),
+	JCC(OP_CC_BE), JCC(OP_CC_NBE), JCC(OP_CC_S),  JCC(OP_CC_NS),  JCC(OP_CC_P), JCC(OP_CC_NP),
+	JCC(OP_CC_L),  JCC(OP_CC_NL),  JCC(OP_CC_LE), JCC(OP_CC_NLE),
 };
 
 static bool pick_jcc(struct cpu_dec *d, struct cpu_insn *i, uint16_t cc)
@@ -132,7 +135,8 @@ static bool pick_jcc(struct cpu_dec *d, struct cpu_insn *i, uint16_t cc)
 	return !op_locked(i);
 }
 
-/* ---- LOOP, JCXZ --------------------------------------------------------------------------------- */
+/* ---- LOOP, JCXZ ---------------------------------------------------------------------------------
+ */
 
 enum { LOOP, LOOPE, LOOPNE, JCXZ };
 
@@ -166,14 +170,16 @@ static bool pick_loop(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	return !op_locked(i);
 }
 
-/* ---- JMP ---------------------------------------------------------------------------------------- */
+/* ---- JMP ----------------------------------------------------------------------------------------
+ */
 
 static void jmp_chain(struct cpu *c, const struct cpu_insn *i)
 {
 	CPU_GOTO(c, 1, c->bip + i->imm);
 }
 
-__attribute__((noinline)) static void jmp_to(struct cpu *c, const struct cpu_insn *i, uint64_t target)
+__attribute__((noinline)) static void jmp_to(struct cpu *c, const struct cpu_insn *i,
+					     uint64_t target)
 {
 	CPU_JUMP(c, check_target(c, i, target));
 }
@@ -192,7 +198,8 @@ static void jmp_r64(struct cpu *c, const struct cpu_insn *i)
 static void jmp_indirect(struct cpu *c, const struct cpu_insn *i)
 {
 	jmp_to(c, i,
-	       i->flags & CPU_INSN_MEM ? cpu_ld(c, i, cpu_lin(c, i), i->size) : op_get(c, i->r1, i->size));
+	       i->flags & CPU_INSN_MEM ? cpu_ld(c, i, cpu_lin(c, i), i->size)
+				       : op_get(c, i->r1, i->size));
 }
 
 static void jmp_m64(struct cpu *c, const struct cpu_insn *i)
@@ -214,7 +221,7 @@ static void jmp_m64(struct cpu *c, const struct cpu_insn *i)
 
 static bool pick_jmp(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 {
-	static const struct branch jmp = { jmp_chain, jmp_chain, go_far64, go_other };
+	static const struct branch jmp = {jmp_chain, jmp_chain, go_far64, go_other};
 
 	if (d->zi.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR || op_locked(i))
 		return false;
@@ -228,13 +235,24 @@ static bool pick_jmp(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	return true;
 }
 
-/* ---- CALL --------------------------------------------------------------------------------------- */
+/* ---- CALL ---------------------------------------------------------------------------------------
+ */
 
-/* The target is checked before anything is pushed (SDM 2A, CALL). */
-__attribute__((noinline)) static void call_to(struct cpu *c, const struct cpu_insn *i, uint64_t target)
+/*
+ * RSP moves only once both the store and the target are right. In 64-bit mode silicon stores first,
+ * also when the target turns out not to be canonical; else the target comes first (SDM 2A, CALL).
+ */
+__attribute__((noinline)) static void call_to(struct cpu *c, const struct cpu_insn *i,
+					      uint64_t target)
 {
-	target = check_target(c, i, target);
-	op_push(c, i, next_rip(c, i), i->size);
+	uint64_t sp = c->s.gpr[X86_RSP] - i->size;
+
+	if (!op_long(c))
+		target = check_target(c, i, target);
+	cpu_st(c, i, op_stack_lin(c, i, sp, i->size, true), next_rip(c, i), i->size);
+	if (op_long(c))
+		target = check_target(c, i, target);
+	cpu_set_sp(c, sp);
 	CPU_JUMP(c, target);
 }
 
@@ -277,7 +295,8 @@ static void call_r64(struct cpu *c, const struct cpu_insn *i)
 static void call_indirect(struct cpu *c, const struct cpu_insn *i)
 {
 	call_to(c, i,
-		i->flags & CPU_INSN_MEM ? cpu_ld(c, i, cpu_lin(c, i), i->size) : op_get(c, i->r1, i->size));
+		i->flags & CPU_INSN_MEM ? cpu_ld(c, i, cpu_lin(c, i), i->size)
+					: op_get(c, i->r1, i->size));
 }
 
 static void call_m64(struct cpu *c, const struct cpu_insn *i)
@@ -299,7 +318,7 @@ static void call_m64(struct cpu *c, const struct cpu_insn *i)
 
 static bool pick_call(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 {
-	static const struct branch call = { call_chain64, call_other, call_far64, call_other };
+	static const struct branch call = {call_chain64, call_other, call_far64, call_other};
 
 	if (d->zi.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR || op_locked(i))
 		return false;
@@ -313,7 +332,8 @@ static bool pick_call(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	return true;
 }
 
-/* ---- RET ---------------------------------------------------------------------------------------- */
+/* ---- RET ----------------------------------------------------------------------------------------
+ */
 
 /* imm: how much more to drop. The target is checked before RSP moves. */
 __attribute__((noinline)) static void ret_other(struct cpu *c, const struct cpu_insn *i)
@@ -352,7 +372,8 @@ static bool pick_ret(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	return true;
 }
 
-/* ---- INT n, INT3, INT1, INTO, BOUND --------------------------------------------------------------- */
+/* ---- INT n, INT3, INT1, INTO, BOUND
+ * --------------------------------------------------------------- */
 
 static void int_n(struct cpu *c, const struct cpu_insn *i)
 {
@@ -378,7 +399,7 @@ static void into(struct cpu *c, const struct cpu_insn *i)
 
 static bool pick_int(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 {
-	static const cpu_op_fn fn[] = { int_n, int3, int1, into };
+	static const cpu_op_fn fn[] = {int_n, int3, int1, into};
 
 	i->fn = fn[arg];
 	if (i->fn != into)
@@ -386,21 +407,18 @@ static bool pick_int(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	return !op_locked(i);
 }
 
+static int64_t load_signed(struct cpu *c, const struct cpu_insn *i, uint64_t lin)
+{
+	return i->size == 2 ? (int16_t)cpu_ld16(c, i, lin) : (int32_t)cpu_ld32(c, i, lin);
+}
+
+/* The upper bound is not looked at when the lower one is not met. */
 static void bound(struct cpu *c, const struct cpu_insn *i)
 {
 	uint64_t lin = cpu_lin(c, i);
-	int64_t low, high, n;
+	int64_t n = i->size == 2 ? (int16_t)CPU_REG16(c, i->r1) : (int32_t)CPU_REG32(c, i->r1);
 
-	if (i->size == 2) {
-		low = (int16_t)cpu_ld16(c, i, lin);
-		high = (int16_t)cpu_ld16(c, i, cpu_lin_wrap(c, lin + 2));
-		n = (int16_t)CPU_REG16(c, i->r1);
-	} else {
-		low = (int32_t)cpu_ld32(c, i, lin);
-		high = (int32_t)cpu_ld32(c, i, cpu_lin_wrap(c, lin + 4));
-		n = (int32_t)CPU_REG32(c, i->r1);
-	}
-	if (n < low || n > high)
+	if (n < load_signed(c, i, lin) || n > load_signed(c, i, cpu_lin_wrap(c, lin + i->size)))
 		cpu_fault(c, i, X86_VEC_BR);
 	CPU_NEXT(c, i);
 }
@@ -413,35 +431,20 @@ static bool pick_bound(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 }
 
 static const struct cpu_op ops[] = {
-	{ ZYDIS_MNEMONIC_JO, OP_CC_O, pick_jcc },
-	{ ZYDIS_MNEMONIC_JNO, OP_CC_NO, pick_jcc },
-	{ ZYDIS_MNEMONIC_JB, OP_CC_B, pick_jcc },
-	{ ZYDIS_MNEMONIC_JNB, OP_CC_NB, pick_jcc },
-	{ ZYDIS_MNEMONIC_JZ, OP_CC_Z, pick_jcc },
-	{ ZYDIS_MNEMONIC_JNZ, OP_CC_NZ, pick_jcc },
-	{ ZYDIS_MNEMONIC_JBE, OP_CC_BE, pick_jcc },
-	{ ZYDIS_MNEMONIC_JNBE, OP_CC_NBE, pick_jcc },
-	{ ZYDIS_MNEMONIC_JS, OP_CC_S, pick_jcc },
-	{ ZYDIS_MNEMONIC_JNS, OP_CC_NS, pick_jcc },
-	{ ZYDIS_MNEMONIC_JP, OP_CC_P, pick_jcc },
-	{ ZYDIS_MNEMONIC_JNP, OP_CC_NP, pick_jcc },
-	{ ZYDIS_MNEMONIC_JL, OP_CC_L, pick_jcc },
-	{ ZYDIS_MNEMONIC_JNL, OP_CC_NL, pick_jcc },
-	{ ZYDIS_MNEMONIC_JLE, OP_CC_LE, pick_jcc },
-	{ ZYDIS_MNEMONIC_JNLE, OP_CC_NLE, pick_jcc },
-	{ ZYDIS_MNEMONIC_LOOP, LOOP, pick_loop },
-	{ ZYDIS_MNEMONIC_LOOPE, LOOPE, pick_loop },
-	{ ZYDIS_MNEMONIC_LOOPNE, LOOPNE, pick_loop },
-	{ ZYDIS_MNEMONIC_JCXZ, JCXZ, pick_loop },
-	{ ZYDIS_MNEMONIC_JECXZ, JCXZ, pick_loop },
-	{ ZYDIS_MNEMONIC_JRCXZ, JCXZ, pick_loop },
-	{ ZYDIS_MNEMONIC_JMP, 0, pick_jmp },
-	{ ZYDIS_MNEMONIC_CALL, 0, pick_call },
-	{ ZYDIS_MNEMONIC_RET, 0, pick_ret },
-	{ ZYDIS_MNEMONIC_INT, 0, pick_int },
-	{ ZYDIS_MNEMONIC_INT3, 1, pick_int },
-	{ ZYDIS_MNEMONIC_INT1, 2, pick_int },
-	{ ZYDIS_MNEMONIC_INTO, 3, pick_int },
-	{ ZYDIS_MNEMONIC_BOUND, 0, pick_bound },
+	{ZYDIS_MNEMONIC_JO, OP_CC_O, pick_jcc},	    {ZYDIS_MNEMONIC_JNO, OP_CC_NO, pick_jcc},
+	{ZYDIS_MNEMONIC_JB, OP_CC_B, pick_jcc},	    {ZYDIS_MNEMONIC_JNB, OP_CC_NB, pick_jcc},
+	{ZYDIS_MNEMONIC_JZ, OP_CC_Z, pick_jcc},	    {ZYDIS_MNEMONIC_JNZ, OP_CC_NZ, pick_jcc},
+	{ZYDIS_MNEMONIC_JBE, OP_CC_BE, pick_jcc},   {ZYDIS_MNEMONIC_JNBE, OP_CC_NBE, pick_jcc},
+	{ZYDIS_MNEMONIC_JS, OP_CC_S, pick_jcc},	    {ZYDIS_MNEMONIC_JNS, OP_CC_NS, pick_jcc},
+	{ZYDIS_MNEMONIC_JP, OP_CC_P, pick_jcc},	    {ZYDIS_MNEMONIC_JNP, OP_CC_NP, pick_jcc},
+	{ZYDIS_MNEMONIC_JL, OP_CC_L, pick_jcc},	    {ZYDIS_MNEMONIC_JNL, OP_CC_NL, pick_jcc},
+	{ZYDIS_MNEMONIC_JLE, OP_CC_LE, pick_jcc},   {ZYDIS_MNEMONIC_JNLE, OP_CC_NLE, pick_jcc},
+	{ZYDIS_MNEMONIC_LOOP, LOOP, pick_loop},	    {ZYDIS_MNEMONIC_LOOPE, LOOPE, pick_loop},
+	{ZYDIS_MNEMONIC_LOOPNE, LOOPNE, pick_loop}, {ZYDIS_MNEMONIC_JCXZ, JCXZ, pick_loop},
+	{ZYDIS_MNEMONIC_JECXZ, JCXZ, pick_loop},    {ZYDIS_MNEMONIC_JRCXZ, JCXZ, pick_loop},
+	{ZYDIS_MNEMONIC_JMP, 0, pick_jmp},	    {ZYDIS_MNEMONIC_CALL, 0, pick_call},
+	{ZYDIS_MNEMONIC_RET, 0, pick_ret},	    {ZYDIS_MNEMONIC_INT, 0, pick_int},
+	{ZYDIS_MNEMONIC_INT3, 1, pick_int},	    {ZYDIS_MNEMONIC_INT1, 2, pick_int},
+	{ZYDIS_MNEMONIC_INTO, 3, pick_int},	    {ZYDIS_MNEMONIC_BOUND, 0, pick_bound},
 };
-const struct cpu_op_table cpu_ops_control = { ops, ARRAY_SIZE(ops) };
+const struct cpu_op_table cpu_ops_control = {ops, ARRAY_SIZE(ops)};

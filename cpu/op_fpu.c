@@ -5,11 +5,11 @@
 #include "cpu/fp_internal.h"
 
 #define FSW_TOP_SHIFT 11
-#define FSW_TOP       (7u << FSW_TOP_SHIFT)
-#define FSW_ES        BIT(7)
-#define FSW_IE        BIT(0)
-#define FSW_OE        BIT(3)
-#define FSW_UE        BIT(4)
+#define FSW_TOP	      (7u << FSW_TOP_SHIFT)
+#define FSW_ES	      BIT(7)
+#define FSW_IE	      BIT(0)
+#define FSW_OE	      BIT(3)
+#define FSW_UE	      BIT(4)
 #define FSW_FLAGS     0x3fu
 #define FCW_RESET     0x37fu
 
@@ -21,7 +21,7 @@ static_assert(X87_BYTES == 160, "header and eight registers");
 #define FIP_NONE 0x00006a5a12345678ull
 #define FDP_NONE 0x00006b5b87654321ull
 
-/* ---- the state ---------------------------------------------------------------------------------- */
+/* ---- the state ------------------------------------------------------------------------------- */
 
 static unsigned fx_top(const struct cpu_fx *fx)
 {
@@ -40,7 +40,6 @@ void cpu_x87_set_top(struct cpu_fx *fx, unsigned top)
 	}
 	fx->fsw = (uint16_t)((fx->fsw & ~FSW_TOP) | top << FSW_TOP_SHIFT);
 }
-
 
 static inline void image_load(struct cpu_fx *image, const struct cpu_fx *fx)
 {
@@ -81,9 +80,11 @@ void cpu_x87_init(struct cpu_fx *fx)
 	fx->fip = fx->fdp = 0;
 }
 
-static __attribute__((noinline, cold, noreturn)) void fault_mf(struct cpu *c, const struct cpu_insn *i)
+static __attribute__((noinline, cold, noreturn)) void fault_mf(struct cpu *c,
+							       const struct cpu_insn *i)
 {
-	/* With CR0.NE clear a PC's chipset would answer FERR# with IRQ 13; nothing here is wired to it. */
+	/* With CR0.NE clear a PC's chipset would answer FERR# with IRQ 13; nothing here is wired to
+	 * it. */
 	cpu_fault(c, i, X86_VEC_MF);
 }
 
@@ -101,7 +102,7 @@ static uint64_t insn_rip(const struct cpu *c, const struct cpu_insn *i)
 	return (c->mode & CPU_MODE_CODE) == CPU_MODE_CODE64 ? rip : (uint32_t)rip;
 }
 
-/* ---- arithmetic ----------------------------------------------------------------------------------- */
+/* ---- arithmetic ------------------------------------------------------------------------------ */
 
 /*
  * In the instruction: imm is the thunk, arg the guest's FOP, r3 the ModRM byte that the thunk has.
@@ -139,17 +140,17 @@ static inline void x87_commit(struct cpu *c, const struct cpu_fx *image)
 	memcpy(fx->st, image->st, sizeof(fx->st));
 }
 
-static void x87_reg(struct cpu *c, const struct cpu_insn *i)
+CPU_BODY x87_reg_body(struct cpu *c, const struct cpu_insn *i)
 {
 	struct cpu_fx image;
 
 	wait_check(c, i);
 	x87_execute(c, i, &image, NULL);
 	x87_commit(c, &image);
-	CPU_NEXT(c, i);
 }
+CPU_BODY_HANDLER(x87_reg)
 
-static void x87_load(struct cpu *c, const struct cpu_insn *i)
+CPU_BODY x87_load_body(struct cpu *c, const struct cpu_insn *i)
 {
 	struct cpu_fx image;
 	void *p;
@@ -158,10 +159,10 @@ static void x87_load(struct cpu *c, const struct cpu_insn *i)
 	p = cpu_mem_r(c, i, cpu_fp_lin(c, i, i->size, false), i->size);
 	x87_execute(c, i, &image, p);
 	x87_commit(c, &image);
-	CPU_NEXT(c, i);
 }
+CPU_BODY_HANDLER(x87_load)
 
-static void x87_load_80(struct cpu *c, const struct cpu_insn *i)
+CPU_BODY x87_load_80_body(struct cpu *c, const struct cpu_insn *i)
 {
 	struct cpu_fx image;
 	uint8_t mem[16];
@@ -170,8 +171,8 @@ static void x87_load_80(struct cpu *c, const struct cpu_insn *i)
 	cpu_copy_in(c, i, mem, cpu_fp_lin(c, i, 10, false), 10);
 	x87_execute(c, i, &image, mem);
 	x87_commit(c, &image);
-	CPU_NEXT(c, i);
 }
+CPU_BODY_HANDLER(x87_load_80)
 
 /* Unmasked, these leave memory and stack as they were; an unmasked #P does not. */
 static bool store_suppressed(const struct cpu_fx *image)
@@ -186,12 +187,8 @@ static void store_bytes(struct cpu *c, const struct cpu_insn *i, uint64_t lin, c
 
 	memcpy(&lo, mem, 8);
 	switch (i->size) {
-	case 2:
-		cpu_st16(c, i, lin, (uint16_t)lo);
-		break;
-	case 4:
-		cpu_st32(c, i, lin, (uint32_t)lo);
-		break;
+	case 2: cpu_st16(c, i, lin, (uint16_t)lo); break;
+	case 4: cpu_st32(c, i, lin, (uint32_t)lo); break;
 	default:
 		cpu_st64(c, i, lin, lo);
 		if (i->size == 10)
@@ -199,20 +196,20 @@ static void store_bytes(struct cpu *c, const struct cpu_insn *i, uint64_t lin, c
 	}
 }
 
-static void x87_store(struct cpu *c, const struct cpu_insn *i)
+CPU_BODY x87_store_body(struct cpu *c, const struct cpu_insn *i)
 {
 	struct cpu_fx image;
-	uint8_t mem[16] = { 0 };
+	uint8_t mem[16] = {0};
 
 	wait_check(c, i);
 	x87_execute(c, i, &image, mem);
 	if (!store_suppressed(&image))
 		store_bytes(c, i, cpu_fp_lin(c, i, i->size, true), mem);
 	x87_commit(c, &image);
-	CPU_NEXT(c, i);
 }
+CPU_BODY_HANDLER(x87_store)
 
-/* ---- control ------------------------------------------------------------------------------------ */
+/* ---- control --------------------------------------------------------------------------------- */
 
 static void fwait(struct cpu *c, const struct cpu_insn *i)
 {
@@ -227,11 +224,11 @@ static void fnop_287(struct cpu *c, const struct cpu_insn *i)
 	CPU_NEXT(c, i);
 }
 
-static void fninit(struct cpu *c, const struct cpu_insn *i)
+CPU_BODY fninit_body(struct cpu *c, const struct cpu_insn *i)
 {
 	cpu_x87_init(&c->s.fx);
-	CPU_NEXT(c, i);
 }
+CPU_BODY_HANDLER(fninit)
 
 static void fnclex(struct cpu *c, const struct cpu_insn *i)
 {
@@ -257,15 +254,15 @@ static void fnstcw(struct cpu *c, const struct cpu_insn *i)
 	CPU_NEXT(c, i);
 }
 
-static void fldcw(struct cpu *c, const struct cpu_insn *i)
+CPU_BODY fldcw_body(struct cpu *c, const struct cpu_insn *i)
 {
 	wait_check(c, i);
 	c->s.fx.fcw = cpu_ld16(c, i, cpu_fp_lin(c, i, 2, false));
 	cpu_x87_normalise(&c->s.fx);
-	CPU_NEXT(c, i);
 }
+CPU_BODY_HANDLER(fldcw)
 
-/* ---- environment -------------------------------------------------------------------------------- */
+/* ---- environment ----------------------------------------------------------------------------- */
 
 enum env_format { ENV_PROT16, ENV_PROT32, ENV_REAL16, ENV_REAL32 };
 
@@ -309,7 +306,7 @@ static uint8_t abridged_tags(uint16_t tags)
 static void env_store(const struct cpu_fx *fx, enum env_format f, uint8_t *out)
 {
 	uint32_t fip = (uint32_t)fx->fip, fdp = (uint32_t)fx->fdp, e32[7];
-	uint16_t e16[7] = { fx->fcw, fx->fsw, full_tags(fx), (uint16_t)fip, 0, (uint16_t)fdp, 0 };
+	uint16_t e16[7] = {fx->fcw, fx->fsw, full_tags(fx), (uint16_t)fip, 0, (uint16_t)fdp, 0};
 
 	if (f == ENV_REAL16) {
 		e16[4] = (uint16_t)((fip >> 4 & 0xf000) | (fx->fop & 0x7ff));
@@ -369,7 +366,7 @@ static void env_load(struct cpu_fx *fx, enum env_format f, const uint8_t *in)
 	cpu_x87_normalise(fx);
 }
 
-static void fnstenv(struct cpu *c, const struct cpu_insn *i)
+CPU_BODY fnstenv_body(struct cpu *c, const struct cpu_insn *i)
 {
 	uint8_t env[28];
 
@@ -377,20 +374,20 @@ static void fnstenv(struct cpu *c, const struct cpu_insn *i)
 	cpu_copy_out(c, i, cpu_lin(c, i), env, env_size(i->arg));
 	c->s.fx.fcw |= FSW_FLAGS;
 	c->s.fx.fsw &= (uint16_t)~0x8080;
-	CPU_NEXT(c, i);
 }
+CPU_BODY_HANDLER(fnstenv)
 
-static void fldenv(struct cpu *c, const struct cpu_insn *i)
+CPU_BODY fldenv_body(struct cpu *c, const struct cpu_insn *i)
 {
 	uint8_t env[28];
 
 	wait_check(c, i);
 	cpu_copy_in(c, i, env, cpu_lin(c, i), env_size(i->arg));
 	env_load(&c->s.fx, i->arg, env);
-	CPU_NEXT(c, i);
 }
+CPU_BODY_HANDLER(fldenv)
 
-static void fnsave(struct cpu *c, const struct cpu_insn *i)
+CPU_BODY fnsave_body(struct cpu *c, const struct cpu_insn *i)
 {
 	unsigned env = env_size(i->arg);
 	uint8_t area[108];
@@ -400,10 +397,10 @@ static void fnsave(struct cpu *c, const struct cpu_insn *i)
 		memcpy(area + env + 10 * n, &c->s.fx.st[n], 10);
 	cpu_copy_out(c, i, cpu_lin(c, i), area, env + 80);
 	cpu_x87_init(&c->s.fx);
-	CPU_NEXT(c, i);
 }
+CPU_BODY_HANDLER(fnsave)
 
-static void frstor(struct cpu *c, const struct cpu_insn *i)
+CPU_BODY frstor_body(struct cpu *c, const struct cpu_insn *i)
 {
 	unsigned env = env_size(i->arg);
 	uint8_t area[108];
@@ -415,10 +412,10 @@ static void frstor(struct cpu *c, const struct cpu_insn *i)
 		c->s.fx.st[n].hi = 0;
 		memcpy(&c->s.fx.st[n], area + env + 10 * n, 10);
 	}
-	CPU_NEXT(c, i);
 }
+CPU_BODY_HANDLER(frstor)
 
-/* ---- choosing ----------------------------------------------------------------------------------- */
+/* ---- choosing -------------------------------------------------------------------------------- */
 
 static bool gated(struct cpu_dec *d, struct cpu_insn *i)
 {
@@ -461,7 +458,7 @@ enum control { C_NOP, C_INIT, C_CLEX, C_STSW, C_STCW, C_LDCW };
 
 static bool pick_control(struct cpu_dec *d, struct cpu_insn *i, uint16_t which)
 {
-	static const cpu_op_fn fn[] = { fnop_287, fninit, fnclex, fnstsw, fnstcw, fldcw };
+	static const cpu_op_fn fn[] = {fnop_287, fninit, fnclex, fnstsw, fnstcw, fldcw};
 
 	if (gated(d, i))
 		return true;
@@ -476,7 +473,7 @@ enum env_op { E_STENV, E_LDENV, E_SAVE, E_RSTOR };
 
 static bool pick_env(struct cpu_dec *d, struct cpu_insn *i, uint16_t which)
 {
-	static const cpu_op_fn fn[] = { fnstenv, fldenv, fnsave, frstor };
+	static const cpu_op_fn fn[] = {fnstenv, fldenv, fnsave, frstor};
 	bool wide = d->op[0].size == 28 * 8 || d->op[0].size == 108 * 8;
 
 	if (gated(d, i))
@@ -495,39 +492,111 @@ static bool pick_fwait(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	return true;
 }
 
-#define ARITH(name)  { ZYDIS_MNEMONIC_##name, 0, pick_arith }
-#define FCMOV(name)  { ZYDIS_MNEMONIC_##name, THUNK_X87_FLAGS_IN, pick_arith }
+#define ARITH(name)                                                                                \
+	{                                                                                          \
+		ZYDIS_MNEMONIC_##name, 0, pick_arith                                               \
+	}
+#define FCMOV(name)                                                                                \
+	{                                                                                          \
+		ZYDIS_MNEMONIC_##name, THUNK_X87_FLAGS_IN, pick_arith                              \
+	}
 #define FCOMI(name)                                                                                \
-	{ ZYDIS_MNEMONIC_##name, THUNK_X87_FLAGS_IN | THUNK_X87_FLAGS_OUT, pick_arith }
+	{                                                                                          \
+		ZYDIS_MNEMONIC_##name, THUNK_X87_FLAGS_IN | THUNK_X87_FLAGS_OUT, pick_arith        \
+	}
 
 static const struct cpu_op ops[] = {
-	ARITH(F2XM1), ARITH(FABS), ARITH(FADD), ARITH(FADDP), ARITH(FBLD), ARITH(FBSTP),
-	ARITH(FCHS), ARITH(FCOM), ARITH(FCOMP), ARITH(FCOMPP), ARITH(FCOS), ARITH(FDECSTP),
-	ARITH(FDIV), ARITH(FDIVP), ARITH(FDIVR), ARITH(FDIVRP), ARITH(FFREE), ARITH(FFREEP),
-	ARITH(FIADD), ARITH(FICOM), ARITH(FICOMP), ARITH(FIDIV), ARITH(FIDIVR), ARITH(FILD),
-	ARITH(FIMUL), ARITH(FINCSTP), ARITH(FIST), ARITH(FISTP), ARITH(FISTTP), ARITH(FISUB),
-	ARITH(FISUBR), ARITH(FLD), ARITH(FLD1), ARITH(FLDL2E), ARITH(FLDL2T), ARITH(FLDLG2),
-	ARITH(FLDLN2), ARITH(FLDPI), ARITH(FLDZ), ARITH(FMUL), ARITH(FMULP), ARITH(FNOP),
-	ARITH(FPATAN), ARITH(FPREM), ARITH(FPREM1), ARITH(FPTAN), ARITH(FRNDINT), ARITH(FSCALE),
-	ARITH(FSIN), ARITH(FSINCOS), ARITH(FSQRT), ARITH(FST), ARITH(FSTP), ARITH(FSTPNCE),
-	ARITH(FSUB), ARITH(FSUBP), ARITH(FSUBR), ARITH(FSUBRP), ARITH(FTST), ARITH(FUCOM),
-	ARITH(FUCOMP), ARITH(FUCOMPP), ARITH(FXAM), ARITH(FXCH), ARITH(FXTRACT), ARITH(FYL2X),
+	ARITH(F2XM1),
+	ARITH(FABS),
+	ARITH(FADD),
+	ARITH(FADDP),
+	ARITH(FBLD),
+	ARITH(FBSTP),
+	ARITH(FCHS),
+	ARITH(FCOM),
+	ARITH(FCOMP),
+	ARITH(FCOMPP),
+	ARITH(FCOS),
+	ARITH(FDECSTP),
+	ARITH(FDIV),
+	ARITH(FDIVP),
+	ARITH(FDIVR),
+	ARITH(FDIVRP),
+	ARITH(FFREE),
+	ARITH(FFREEP),
+	ARITH(FIADD),
+	ARITH(FICOM),
+	ARITH(FICOMP),
+	ARITH(FIDIV),
+	ARITH(FIDIVR),
+	ARITH(FILD),
+	ARITH(FIMUL),
+	ARITH(FINCSTP),
+	ARITH(FIST),
+	ARITH(FISTP),
+	ARITH(FISTTP),
+	ARITH(FISUB),
+	ARITH(FISUBR),
+	ARITH(FLD),
+	ARITH(FLD1),
+	ARITH(FLDL2E),
+	ARITH(FLDL2T),
+	ARITH(FLDLG2),
+	ARITH(FLDLN2),
+	ARITH(FLDPI),
+	ARITH(FLDZ),
+	ARITH(FMUL),
+	ARITH(FMULP),
+	ARITH(FNOP),
+	ARITH(FPATAN),
+	ARITH(FPREM),
+	ARITH(FPREM1),
+	ARITH(FPTAN),
+	ARITH(FRNDINT),
+	ARITH(FSCALE),
+	ARITH(FSIN),
+	ARITH(FSINCOS),
+	ARITH(FSQRT),
+	ARITH(FST),
+	ARITH(FSTP),
+	ARITH(FSTPNCE),
+	ARITH(FSUB),
+	ARITH(FSUBP),
+	ARITH(FSUBR),
+	ARITH(FSUBRP),
+	ARITH(FTST),
+	ARITH(FUCOM),
+	ARITH(FUCOMP),
+	ARITH(FUCOMPP),
+	ARITH(FXAM),
+	ARITH(FXCH),
+	ARITH(FXTRACT),
+	ARITH(FYL2X),
 	ARITH(FYL2XP1),
-	FCMOV(FCMOVB), FCMOV(FCMOVBE), FCMOV(FCMOVE), FCMOV(FCMOVNB), FCMOV(FCMOVNBE),
-	FCMOV(FCMOVNE), FCMOV(FCMOVNU), FCMOV(FCMOVU),
-	FCOMI(FCOMI), FCOMI(FCOMIP), FCOMI(FUCOMI), FCOMI(FUCOMIP),
-	{ ZYDIS_MNEMONIC_FENI8087_NOP, C_NOP, pick_control },
-	{ ZYDIS_MNEMONIC_FDISI8087_NOP, C_NOP, pick_control },
-	{ ZYDIS_MNEMONIC_FSETPM287_NOP, C_NOP, pick_control },
-	{ ZYDIS_MNEMONIC_FNINIT, C_INIT, pick_control },
-	{ ZYDIS_MNEMONIC_FNCLEX, C_CLEX, pick_control },
-	{ ZYDIS_MNEMONIC_FNSTSW, C_STSW, pick_control },
-	{ ZYDIS_MNEMONIC_FNSTCW, C_STCW, pick_control },
-	{ ZYDIS_MNEMONIC_FLDCW, C_LDCW, pick_control },
-	{ ZYDIS_MNEMONIC_FNSTENV, E_STENV, pick_env },
-	{ ZYDIS_MNEMONIC_FLDENV, E_LDENV, pick_env },
-	{ ZYDIS_MNEMONIC_FNSAVE, E_SAVE, pick_env },
-	{ ZYDIS_MNEMONIC_FRSTOR, E_RSTOR, pick_env },
-	{ ZYDIS_MNEMONIC_FWAIT, 0, pick_fwait },
+	FCMOV(FCMOVB),
+	FCMOV(FCMOVBE),
+	FCMOV(FCMOVE),
+	FCMOV(FCMOVNB),
+	FCMOV(FCMOVNBE),
+	FCMOV(FCMOVNE),
+	FCMOV(FCMOVNU),
+	FCMOV(FCMOVU),
+	FCOMI(FCOMI),
+	FCOMI(FCOMIP),
+	FCOMI(FUCOMI),
+	FCOMI(FUCOMIP),
+	{ZYDIS_MNEMONIC_FENI8087_NOP, C_NOP, pick_control},
+	{ZYDIS_MNEMONIC_FDISI8087_NOP, C_NOP, pick_control},
+	{ZYDIS_MNEMONIC_FSETPM287_NOP, C_NOP, pick_control},
+	{ZYDIS_MNEMONIC_FNINIT, C_INIT, pick_control},
+	{ZYDIS_MNEMONIC_FNCLEX, C_CLEX, pick_control},
+	{ZYDIS_MNEMONIC_FNSTSW, C_STSW, pick_control},
+	{ZYDIS_MNEMONIC_FNSTCW, C_STCW, pick_control},
+	{ZYDIS_MNEMONIC_FLDCW, C_LDCW, pick_control},
+	{ZYDIS_MNEMONIC_FNSTENV, E_STENV, pick_env},
+	{ZYDIS_MNEMONIC_FLDENV, E_LDENV, pick_env},
+	{ZYDIS_MNEMONIC_FNSAVE, E_SAVE, pick_env},
+	{ZYDIS_MNEMONIC_FRSTOR, E_RSTOR, pick_env},
+	{ZYDIS_MNEMONIC_FWAIT, 0, pick_fwait},
 };
-const struct cpu_op_table cpu_ops_fpu = { ops, ARRAY_SIZE(ops) };
+const struct cpu_op_table cpu_ops_fpu = {ops, ARRAY_SIZE(ops)};

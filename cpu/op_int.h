@@ -1,31 +1,47 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What the integer instructions' files share: flags by the host's own, quick memory access, registers. */
+/* What the integer instructions' files share: flags by the host's own, quick memory access,
+ * registers. */
 #ifndef UMBRA_CPU_OP_INT_H
 #define UMBRA_CPU_OP_INT_H
 
 #include "cpu/cpu_internal.h"
 
 /*
- * A handler is a fast path that calls nothing but jumps, so it needs no stack frame; what misses the
- * TLB jumps to a slow twin that does the whole instruction with calls.
+ * A handler is a fast path that calls nothing but jumps, so it needs no stack frame; what misses
+ * the TLB jumps to a slow twin that does the whole instruction with calls.
  */
-#define OP_SLOW   static __attribute__((noinline, cold)) void
+#define OP_SLOW	  static __attribute__((noinline, cold)) void
 #define OP_INLINE static inline __attribute__((always_inline))
 
-/* ---- flags ------------------------------------------------------------------------------------ */
+/* ---- flags ------------------------------------------------------------------------------------
+ */
 
 /*
  * In inline assembly AX is struct cpu.fl. OUT takes all six flags from the host's; IN loads all six
  * (0x7f + 1 overflows, 0x7f + 0 does not); CARRY_IN only CF.
  */
-#define OP_ASM_IN       "addb $0x7f,%%al\n\tsahf\n\t"
-#define OP_ASM_OUT      "\n\tlahf\n\tseto %%al"
+#define OP_ASM_IN	"addb $0x7f,%%al\n\tsahf\n\t"
+#define OP_ASM_OUT	"\n\tlahf\n\tseto %%al"
 #define OP_ASM_CARRY_IN "btw $8,%[old]\n\t"
 
 /* The sixteen conditions, in encoding order. */
 enum {
-	OP_CC_O, OP_CC_NO, OP_CC_B, OP_CC_NB, OP_CC_Z, OP_CC_NZ, OP_CC_BE, OP_CC_NBE,
-	OP_CC_S, OP_CC_NS, OP_CC_P, OP_CC_NP, OP_CC_L, OP_CC_NL, OP_CC_LE, OP_CC_NLE,
+	OP_CC_O,
+	OP_CC_NO,
+	OP_CC_B,
+	OP_CC_NB,
+	OP_CC_Z,
+	OP_CC_NZ,
+	OP_CC_BE,
+	OP_CC_NBE,
+	OP_CC_S,
+	OP_CC_NS,
+	OP_CC_P,
+	OP_CC_NP,
+	OP_CC_L,
+	OP_CC_NL,
+	OP_CC_LE,
+	OP_CC_NLE,
 };
 
 OP_INLINE bool op_cond(const struct cpu *c, unsigned cc)
@@ -46,7 +62,8 @@ OP_INLINE bool op_cond(const struct cpu *c, unsigned cc)
 	return yes ^ (cc & 1);
 }
 
-/* ---- registers -------------------------------------------------------------------------------- */
+/* ---- registers --------------------------------------------------------------------------------
+ */
 
 OP_INLINE void op_put8(struct cpu *c, uint8_t off, uint8_t v)
 {
@@ -105,9 +122,11 @@ static inline bool op_long(const struct cpu *c)
 	return (c->mode & CPU_MODE_CODE) == CPU_MODE_CODE64;
 }
 
-/* ---- memory ----------------------------------------------------------------------------------- */
+/* ---- memory -----------------------------------------------------------------------------------
+ */
 
-/* How an operand's address is formed: what is known when decoding need not be asked when executing. */
+/* How an operand's address is formed: what is known when decoding need not be asked when executing.
+ */
 enum op_ea {
 	OP_EA_BASE,  /* 64-bit, no segment base, base + disp */
 	OP_EA_INDEX, /* .. base + index * scale + disp */
@@ -125,21 +144,20 @@ static inline enum op_ea op_ea_kind(const struct cpu_insn *i)
 OP_INLINE uint64_t op_lin(const struct cpu *c, const struct cpu_insn *i, enum op_ea kind)
 {
 	switch (kind) {
-	case OP_EA_BASE:
-		return cpu_slot(c, i->base) + (uint64_t)i->disp;
+	case OP_EA_BASE: return cpu_slot(c, i->base) + (uint64_t)i->disp;
 	case OP_EA_INDEX:
-		return cpu_slot(c, i->base) + (cpu_slot(c, i->index) << i->scale) + (uint64_t)i->disp;
-	default:
-		return cpu_lin(c, i);
+		return cpu_slot(c, i->base) + (cpu_slot(c, i->index) << i->scale) +
+		       (uint64_t)i->disp;
+	default: return cpu_lin(c, i);
 	}
 }
 
 /*
- * The linear address of an offset that a handler formed itself, with its segment and alignment checks.
- * CPU_SEG_NONE is segment base 0 in 64-bit mode.
+ * The linear address of an offset that a handler formed itself, with its segment and alignment
+ * checks. CPU_SEG_NONE is segment base 0 in 64-bit mode.
  */
-static inline uint64_t op_seg_lin(struct cpu *c, const struct cpu_insn *i, unsigned seg, uint64_t ea,
-				  unsigned size, bool write)
+static inline uint64_t op_seg_lin(struct cpu *c, const struct cpu_insn *i, unsigned seg,
+				  uint64_t ea, unsigned size, bool write)
 {
 	uint64_t lin;
 
@@ -149,7 +167,7 @@ static inline uint64_t op_seg_lin(struct cpu *c, const struct cpu_insn *i, unsig
 		lin = (uint32_t)ea;
 	else
 		lin = cpu_seg_check(c, i, seg, ea, size, write);
-	if (unlikely(c->mode & CPU_MODE_AC) && (lin & (size - 1)))
+	if (unlikely(c->mode & CPU_MODE_AC) && (lin & (size - 1)) && cpu_lin_canonical(c, lin))
 		cpu_fault_err(c, i, X86_VEC_AC, 0);
 	return lin;
 }
@@ -171,10 +189,11 @@ static inline void *op_mem(struct cpu *c, const struct cpu_insn *i, unsigned siz
 }
 
 /*
- * The end of a read and write in a slow twin: should storing leave after all (cpu_emulate), the flags
- * are to be as they were.
+ * The end of a read and write in a slow twin: should storing leave after all (cpu_emulate), the
+ * flags are to be as they were.
  */
-static inline void op_mem_done(struct cpu *c, const struct cpu_insn *i, const void *p, uint16_t old_fl)
+static inline void op_mem_done(struct cpu *c, const struct cpu_insn *i, const void *p,
+			       uint16_t old_fl)
 {
 	uint16_t fl = c->fl;
 
@@ -204,7 +223,8 @@ static inline void op_raw_st(void *p, uint64_t v, unsigned size)
 	}
 }
 
-/* ---- the stack and branches --------------------------------------------------------------------- */
+/* ---- the stack and branches ---------------------------------------------------------------------
+ */
 
 /* op_stack.c: by the mode's rules, limits, #SS and alignment checks included. RSP changes last. */
 void op_push(struct cpu *c, const struct cpu_insn *i, uint64_t v, unsigned size);
@@ -212,7 +232,8 @@ void op_push(struct cpu *c, const struct cpu_insn *i, uint64_t v, unsigned size)
 uint64_t op_peek(struct cpu *c, const struct cpu_insn *i, unsigned offset, unsigned size);
 void op_drop(struct cpu *c, unsigned bytes);
 /* The linear address of stack offset @sp. */
-uint64_t op_stack_lin(struct cpu *c, const struct cpu_insn *i, uint64_t sp, unsigned size, bool write);
+uint64_t op_stack_lin(struct cpu *c, const struct cpu_insn *i, uint64_t sp, unsigned size,
+		      bool write);
 
 /* In 64-bit mode without alignment checks: false when the TLB does not know the page. */
 OP_INLINE bool op_push64(struct cpu *c, uint64_t v)
@@ -233,7 +254,8 @@ static inline bool op_plain64(const struct cpu_dec *d)
 	return (d->mode & CPU_MODE_CODE) == CPU_MODE_CODE64 && !(d->mode & CPU_MODE_AC);
 }
 
-/* ---- picking ---------------------------------------------------------------------------------- */
+/* ---- picking ----------------------------------------------------------------------------------
+ */
 
 static inline bool op_is(const struct cpu_dec *d, unsigned n, ZydisOperandType type)
 {
@@ -269,8 +291,8 @@ static inline unsigned op_bytes(const struct cpu_dec *d, unsigned n)
 }
 
 /*
- * The source segment of a string instruction or XLAT as the guest wrote it: DS or the override, even where
- * the mode makes it base 0 (CPU_SEG_NONE: 64-bit mode, not FS or GS).
+ * The source segment of a string instruction or XLAT as the guest wrote it: DS or the override,
+ * even where the mode makes it base 0 (CPU_SEG_NONE: 64-bit mode, not FS or GS).
  */
 static inline uint8_t op_string_seg(const struct cpu_dec *d)
 {
@@ -278,9 +300,9 @@ static inline uint8_t op_string_seg(const struct cpu_dec *d)
 		ZydisInstructionAttributes attr;
 		uint8_t seg;
 	} overrides[] = {
-		{ ZYDIS_ATTRIB_HAS_SEGMENT_CS, X86_CS }, { ZYDIS_ATTRIB_HAS_SEGMENT_SS, X86_SS },
-		{ ZYDIS_ATTRIB_HAS_SEGMENT_DS, X86_DS }, { ZYDIS_ATTRIB_HAS_SEGMENT_ES, X86_ES },
-		{ ZYDIS_ATTRIB_HAS_SEGMENT_FS, X86_FS }, { ZYDIS_ATTRIB_HAS_SEGMENT_GS, X86_GS },
+		{ZYDIS_ATTRIB_HAS_SEGMENT_CS, X86_CS}, {ZYDIS_ATTRIB_HAS_SEGMENT_SS, X86_SS},
+		{ZYDIS_ATTRIB_HAS_SEGMENT_DS, X86_DS}, {ZYDIS_ATTRIB_HAS_SEGMENT_ES, X86_ES},
+		{ZYDIS_ATTRIB_HAS_SEGMENT_FS, X86_FS}, {ZYDIS_ATTRIB_HAS_SEGMENT_GS, X86_GS},
 	};
 	uint8_t seg = X86_DS;
 

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Multiplication and division, decimal adjustment, flag instructions, fences, hints and no-operations. */
+/* Multiplication and division, decimal adjustment, flag instructions, fences, hints and
+ * no-operations. */
 #include "cpu/op_int.h"
 
-/* ---- MUL, IMUL ------------------------------------------------------------------------------------ */
+/* ---- MUL, IMUL
+ * ------------------------------------------------------------------------------------ */
 
 /* The operand of the one-operand forms. */
 OP_INLINE uint64_t load_operand(struct cpu *c, const struct cpu_insn *i)
 {
-	return i->flags & CPU_INSN_MEM ? cpu_ld(c, i, cpu_lin(c, i), i->size) :
-					 op_get(c, i->r1, i->size);
+	return i->flags & CPU_INSN_MEM ? cpu_ld(c, i, cpu_lin(c, i), i->size)
+				       : op_get(c, i->r1, i->size);
 }
 
 /* Widening, rDX:rAX. Names: {mul,imul}{16,32,64}_wide; the 8-bit ones put AX. */
@@ -27,7 +29,7 @@ OP_INLINE uint64_t load_operand(struct cpu *c, const struct cpu_insn *i)
 		CPU_NEXT(c, i);                                                                    \
 	}
 #define DEFINE_MUL8(name, insn)                                                                    \
-	static void name##8_wide(struct cpu *c, const struct cpu_insn *i)                          \
+	static void name##8_wide(struct cpu * c, const struct cpu_insn *i)                         \
 	{                                                                                          \
 		uint8_t s = (uint8_t)load_operand(c, i);                                           \
 		uint64_t a = CPU_REG8(c, 0), lo;                                                   \
@@ -54,10 +56,7 @@ DEFINE_MUL(imul, "imulq", 64)
 				  uint##bits##_t b)                                                \
 	{                                                                                          \
 		uint16_t fl;                                                                       \
-		__asm__(insn " %[b],%[a]" OP_ASM_OUT                                               \
-			: [a] "+r"(a), "=a"(fl)                                                    \
-			: [b] "r"(b)                                                               \
-			: "cc");                                                                   \
+		__asm__(insn " %[b],%[a]" OP_ASM_OUT : [a] "+r"(a), "=a"(fl) : [b] "r"(b) : "cc"); \
 		c->fl = fl;                                                                        \
 		op_put##bits(c, i->r1, a);                                                         \
 	}                                                                                          \
@@ -89,12 +88,12 @@ DEFINE_IMUL("imulq", 64)
 /* arg 1: signed. */
 static bool pick_mul(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 {
-	static const cpu_op_fn wide[2][4] = { { mul8_wide, mul16_wide, mul32_wide, mul64_wide },
-					      { imul8_wide, imul16_wide, imul32_wide, imul64_wide } };
-	static const cpu_op_fn rr[4] = { NULL, imul16_rr, imul32_rr, imul64_rr };
-	static const cpu_op_fn rm[4] = { NULL, imul16_rm, imul32_rm, imul64_rm };
-	static const cpu_op_fn rri[4] = { NULL, imul16_rri, imul32_rri, imul64_rri };
-	static const cpu_op_fn rmi[4] = { NULL, imul16_rmi, imul32_rmi, imul64_rmi };
+	static const cpu_op_fn wide[2][4] = {{mul8_wide, mul16_wide, mul32_wide, mul64_wide},
+					     {imul8_wide, imul16_wide, imul32_wide, imul64_wide}};
+	static const cpu_op_fn rr[4] = {NULL, imul16_rr, imul32_rr, imul64_rr};
+	static const cpu_op_fn rm[4] = {NULL, imul16_rm, imul32_rm, imul64_rm};
+	static const cpu_op_fn rri[4] = {NULL, imul16_rri, imul32_rri, imul64_rri};
+	static const cpu_op_fn rmi[4] = {NULL, imul16_rmi, imul32_rmi, imul64_rmi};
 	unsigned log = op_size_log(op_bytes(d, 0));
 	bool mem = op_is_mem(d, 1);
 
@@ -108,7 +107,8 @@ static bool pick_mul(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	return i->fn && !op_locked(i);
 }
 
-/* ---- DIV, IDIV ------------------------------------------------------------------------------------ */
+/* ---- DIV, IDIV
+ * ------------------------------------------------------------------------------------ */
 
 /* #DE when the divisor is zero or the quotient does not fit. The flags, undefined, stay. */
 static void div64(struct cpu *c, const struct cpu_insn *i)
@@ -144,7 +144,6 @@ static void idiv64(struct cpu *c, const struct cpu_insn *i)
 	CPU_NEXT(c, i);
 }
 
-/* Names: div{8,16,32}, idiv{8,16,32}. @n is what is divided, in a type that holds every quotient. */
 static void put_quotient(struct cpu *c, const struct cpu_insn *i, uint64_t q, uint64_t r)
 {
 	if (i->size == 1) {
@@ -203,7 +202,8 @@ static bool pick_div(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	return !op_locked(i);
 }
 
-/* ---- decimal adjustment (SDM 2A, AAA .. DAS) -------------------------------------------------------- */
+/* ---- decimal adjustment (SDM 2A, AAA .. DAS)
+ * -------------------------------------------------------- */
 
 /* SF, ZF and PF of a byte, with CF and AF as told. */
 static void set_decimal_flags(struct cpu *c, uint8_t v, bool cf, bool af)
@@ -211,7 +211,8 @@ static void set_decimal_flags(struct cpu *c, uint8_t v, bool cf, bool af)
 	uint16_t fl;
 
 	__asm__("testb %[v],%[v]" OP_ASM_OUT : "=a"(fl) : [v] "r"(v) : "cc");
-	c->fl = (uint16_t)((fl & ~(CPU_FL_CF | CPU_FL_AF)) | (cf ? CPU_FL_CF : 0) | (af ? CPU_FL_AF : 0));
+	c->fl = (uint16_t)((fl & ~(CPU_FL_CF | CPU_FL_AF)) | (cf ? CPU_FL_CF : 0) |
+			   (af ? CPU_FL_AF : 0));
 }
 
 static void daa_das(struct cpu *c, const struct cpu_insn *i)
@@ -266,14 +267,15 @@ static void aad(struct cpu *c, const struct cpu_insn *i)
 enum { DECIMAL_DAA, DECIMAL_DAS, DECIMAL_AAA, DECIMAL_AAS, DECIMAL_AAM, DECIMAL_AAD };
 static bool pick_decimal(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 {
-	static const cpu_op_fn fn[] = { daa_das, daa_das, aaa_aas, aaa_aas, aam, aad };
+	static const cpu_op_fn fn[] = {daa_das, daa_das, aaa_aas, aaa_aas, aam, aad};
 
 	i->fn = fn[arg];
 	i->arg = arg == DECIMAL_DAS || arg == DECIMAL_AAS;
 	return !op_locked(i);
 }
 
-/* ---- flags ------------------------------------------------------------------------------------------ */
+/* ---- flags
+ * ------------------------------------------------------------------------------------------ */
 
 static void lahf(struct cpu *c, const struct cpu_insn *i)
 {
@@ -326,13 +328,14 @@ static void salc(struct cpu *c, const struct cpu_insn *i)
 enum { FLAG_LAHF, FLAG_SAHF, FLAG_CLC, FLAG_STC, FLAG_CMC, FLAG_CLD, FLAG_STD, FLAG_SALC };
 static bool pick_flag(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 {
-	static const cpu_op_fn fn[] = { lahf, sahf, clc, stc, cmc, cld, std, salc };
+	static const cpu_op_fn fn[] = {lahf, sahf, clc, stc, cmc, cld, std, salc};
 
 	i->fn = fn[arg];
 	return !op_locked(i);
 }
 
-/* ---- hints, fences ---------------------------------------------------------------------------------- */
+/* ---- hints, fences
+ * ---------------------------------------------------------------------------------- */
 
 static void nop(struct cpu *c, const struct cpu_insn *i)
 {
@@ -347,7 +350,8 @@ static void pause_hint(struct cpu *c, const struct cpu_insn *i)
 	CPU_NEXT(c, i);
 }
 
-/* Guest stores are host stores, so the host's fence orders them. LFENCE and SFENCE have nothing to do. */
+/* Guest stores are host stores, so the host's fence orders them. LFENCE and SFENCE have nothing to
+ * do. */
 static void fence(struct cpu *c, const struct cpu_insn *i)
 {
 	__asm__ volatile("mfence" : : : "memory");
@@ -364,48 +368,48 @@ static void flush_line(struct cpu *c, const struct cpu_insn *i)
 enum { HINT_NOP, HINT_PAUSE, HINT_FENCE, HINT_FLUSH };
 static bool pick_hint(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 {
-	static const cpu_op_fn fn[] = { nop, pause_hint, fence, flush_line };
+	static const cpu_op_fn fn[] = {nop, pause_hint, fence, flush_line};
 
 	i->fn = fn[arg];
 	return !op_locked(i);
 }
 
 static const struct cpu_op ops[] = {
-	{ ZYDIS_MNEMONIC_MUL, 0, pick_mul },
-	{ ZYDIS_MNEMONIC_IMUL, 1, pick_mul },
-	{ ZYDIS_MNEMONIC_DIV, 0, pick_div },
-	{ ZYDIS_MNEMONIC_IDIV, 1, pick_div },
-	{ ZYDIS_MNEMONIC_DAA, DECIMAL_DAA, pick_decimal },
-	{ ZYDIS_MNEMONIC_DAS, DECIMAL_DAS, pick_decimal },
-	{ ZYDIS_MNEMONIC_AAA, DECIMAL_AAA, pick_decimal },
-	{ ZYDIS_MNEMONIC_AAS, DECIMAL_AAS, pick_decimal },
-	{ ZYDIS_MNEMONIC_AAM, DECIMAL_AAM, pick_decimal },
-	{ ZYDIS_MNEMONIC_AAD, DECIMAL_AAD, pick_decimal },
-	{ ZYDIS_MNEMONIC_LAHF, FLAG_LAHF, pick_flag },
-	{ ZYDIS_MNEMONIC_SAHF, FLAG_SAHF, pick_flag },
-	{ ZYDIS_MNEMONIC_CLC, FLAG_CLC, pick_flag },
-	{ ZYDIS_MNEMONIC_STC, FLAG_STC, pick_flag },
-	{ ZYDIS_MNEMONIC_CMC, FLAG_CMC, pick_flag },
-	{ ZYDIS_MNEMONIC_CLD, FLAG_CLD, pick_flag },
-	{ ZYDIS_MNEMONIC_STD, FLAG_STD, pick_flag },
-	{ ZYDIS_MNEMONIC_SALC, FLAG_SALC, pick_flag },
-	{ ZYDIS_MNEMONIC_NOP, HINT_NOP, pick_hint },
-	{ ZYDIS_MNEMONIC_ENDBR32, HINT_NOP, pick_hint },
-	{ ZYDIS_MNEMONIC_ENDBR64, HINT_NOP, pick_hint },
-	{ ZYDIS_MNEMONIC_PREFETCH, HINT_NOP, pick_hint },
-	{ ZYDIS_MNEMONIC_PREFETCHNTA, HINT_NOP, pick_hint },
-	{ ZYDIS_MNEMONIC_PREFETCHT0, HINT_NOP, pick_hint },
-	{ ZYDIS_MNEMONIC_PREFETCHT1, HINT_NOP, pick_hint },
-	{ ZYDIS_MNEMONIC_PREFETCHT2, HINT_NOP, pick_hint },
-	{ ZYDIS_MNEMONIC_PREFETCHW, HINT_NOP, pick_hint },
-	{ ZYDIS_MNEMONIC_PREFETCHWT1, HINT_NOP, pick_hint },
-	{ ZYDIS_MNEMONIC_SERIALIZE, HINT_FENCE, pick_hint },
-	{ ZYDIS_MNEMONIC_PAUSE, HINT_PAUSE, pick_hint },
-	{ ZYDIS_MNEMONIC_LFENCE, HINT_NOP, pick_hint },
-	{ ZYDIS_MNEMONIC_SFENCE, HINT_NOP, pick_hint },
-	{ ZYDIS_MNEMONIC_MFENCE, HINT_FENCE, pick_hint },
-	{ ZYDIS_MNEMONIC_CLFLUSH, HINT_FLUSH, pick_hint },
-	{ ZYDIS_MNEMONIC_CLFLUSHOPT, HINT_FLUSH, pick_hint },
-	{ ZYDIS_MNEMONIC_CLWB, HINT_FLUSH, pick_hint },
+	{ZYDIS_MNEMONIC_MUL, 0, pick_mul},
+	{ZYDIS_MNEMONIC_IMUL, 1, pick_mul},
+	{ZYDIS_MNEMONIC_DIV, 0, pick_div},
+	{ZYDIS_MNEMONIC_IDIV, 1, pick_div},
+	{ZYDIS_MNEMONIC_DAA, DECIMAL_DAA, pick_decimal},
+	{ZYDIS_MNEMONIC_DAS, DECIMAL_DAS, pick_decimal},
+	{ZYDIS_MNEMONIC_AAA, DECIMAL_AAA, pick_decimal},
+	{ZYDIS_MNEMONIC_AAS, DECIMAL_AAS, pick_decimal},
+	{ZYDIS_MNEMONIC_AAM, DECIMAL_AAM, pick_decimal},
+	{ZYDIS_MNEMONIC_AAD, DECIMAL_AAD, pick_decimal},
+	{ZYDIS_MNEMONIC_LAHF, FLAG_LAHF, pick_flag},
+	{ZYDIS_MNEMONIC_SAHF, FLAG_SAHF, pick_flag},
+	{ZYDIS_MNEMONIC_CLC, FLAG_CLC, pick_flag},
+	{ZYDIS_MNEMONIC_STC, FLAG_STC, pick_flag},
+	{ZYDIS_MNEMONIC_CMC, FLAG_CMC, pick_flag},
+	{ZYDIS_MNEMONIC_CLD, FLAG_CLD, pick_flag},
+	{ZYDIS_MNEMONIC_STD, FLAG_STD, pick_flag},
+	{ZYDIS_MNEMONIC_SALC, FLAG_SALC, pick_flag},
+	{ZYDIS_MNEMONIC_NOP, HINT_NOP, pick_hint},
+	{ZYDIS_MNEMONIC_ENDBR32, HINT_NOP, pick_hint},
+	{ZYDIS_MNEMONIC_ENDBR64, HINT_NOP, pick_hint},
+	{ZYDIS_MNEMONIC_PREFETCH, HINT_NOP, pick_hint},
+	{ZYDIS_MNEMONIC_PREFETCHNTA, HINT_NOP, pick_hint},
+	{ZYDIS_MNEMONIC_PREFETCHT0, HINT_NOP, pick_hint},
+	{ZYDIS_MNEMONIC_PREFETCHT1, HINT_NOP, pick_hint},
+	{ZYDIS_MNEMONIC_PREFETCHT2, HINT_NOP, pick_hint},
+	{ZYDIS_MNEMONIC_PREFETCHW, HINT_NOP, pick_hint},
+	{ZYDIS_MNEMONIC_PREFETCHWT1, HINT_NOP, pick_hint},
+	{ZYDIS_MNEMONIC_SERIALIZE, HINT_FENCE, pick_hint},
+	{ZYDIS_MNEMONIC_PAUSE, HINT_PAUSE, pick_hint},
+	{ZYDIS_MNEMONIC_LFENCE, HINT_NOP, pick_hint},
+	{ZYDIS_MNEMONIC_SFENCE, HINT_NOP, pick_hint},
+	{ZYDIS_MNEMONIC_MFENCE, HINT_FENCE, pick_hint},
+	{ZYDIS_MNEMONIC_CLFLUSH, HINT_FLUSH, pick_hint},
+	{ZYDIS_MNEMONIC_CLFLUSHOPT, HINT_FLUSH, pick_hint},
+	{ZYDIS_MNEMONIC_CLWB, HINT_FLUSH, pick_hint},
 };
-const struct cpu_op_table cpu_ops_misc = { ops, ARRAY_SIZE(ops) };
+const struct cpu_op_table cpu_ops_misc = {ops, ARRAY_SIZE(ops)};

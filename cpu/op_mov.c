@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Moves: MOV, MOVZX, MOVSX, LEA, XCHG, CMOVcc, SETcc, MOVBE, BSWAP, CBW and its kin, MOVNTI, XLAT. */
+/* Moves: MOV, MOVZX, MOVSX, LEA, XCHG, CMOVcc, SETcc, MOVBE, BSWAP, CBW and its kin, MOVNTI, XLAT.
+ */
 #include "cpu/op_int.h"
 
-/* ---- MOV ---------------------------------------------------------------------------------------- */
+/* ---- MOV ----------------------------------------------------------------------------------------
+ */
 
 /*
  * A load, or a store, by address kind: fast path or jump to the slow twin.
@@ -70,9 +72,18 @@ DEFINE_MOV(16)
 DEFINE_MOV(32)
 DEFINE_MOV(64)
 
-#define KINDS(form)      { form##_OP_EA_BASE, form##_OP_EA_INDEX, form##_OP_EA_ANY }
-#define ALL_SIZES(form)  { mov8_##form, mov16_##form, mov32_##form, mov64_##form }
-#define ALL_KINDS(form)  { KINDS(mov8_##form), KINDS(mov16_##form), KINDS(mov32_##form), KINDS(mov64_##form) }
+#define KINDS(form)                                                                                \
+	{                                                                                          \
+		form##_OP_EA_BASE, form##_OP_EA_INDEX, form##_OP_EA_ANY                            \
+	}
+#define ALL_SIZES(form)                                                                            \
+	{                                                                                          \
+		mov8_##form, mov16_##form, mov32_##form, mov64_##form                              \
+	}
+#define ALL_KINDS(form)                                                                            \
+	{                                                                                          \
+		KINDS(mov8_##form), KINDS(mov16_##form), KINDS(mov32_##form), KINDS(mov64_##form)  \
+	}
 
 static bool pick_mov(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 {
@@ -108,7 +119,8 @@ static bool pick_movnti(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	return op_is_mem(d, 0) && !op_locked(i);
 }
 
-/* ---- MOVZX, MOVSX, MOVSXD ----------------------------------------------------------------------- */
+/* ---- MOVZX, MOVSX, MOVSXD -----------------------------------------------------------------------
+ */
 
 OP_INLINE void put_sx8_16(struct cpu *c, uint8_t off, uint8_t v)
 {
@@ -142,7 +154,8 @@ OP_INLINE void put_sx32_64(struct cpu *c, uint8_t off, uint32_t v)
 
 /*
  * Names: movzx8_16, movzx8_wide (32 and 64 alike), movzx16_wide, movsx8_16, movsx8_32, movsx8_64,
- * movsx16_32, movsx16_64, movsx32_64, each _rr and _load_*. movsx to the source's own size is a move.
+ * movsx16_32, movsx16_64, movsx32_64, each _rr and _load_*. movsx to the source's own size is a
+ * move.
  */
 #define DEFINE_EXTEND(name, bits, put)                                                             \
 	static void name##_rr(struct cpu *c, const struct cpu_insn *i)                             \
@@ -168,18 +181,25 @@ struct extend {
 /* arg: 1 to extend the sign. */
 static bool pick_extend(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 {
-#define EXTEND(name) { name##_rr, KINDS(name##_load) }
+#define EXTEND(name)                                                                               \
+	{                                                                                          \
+		name##_rr, KINDS(name##_load)                                                      \
+	}
 	/* by sign, source and destination size (log2) */
 	static const struct extend table[2][3][4] = {
 		{
-			{ [1] = EXTEND(movzx8_16), [2] = EXTEND(movzx8_wide), [3] = EXTEND(movzx8_wide) },
-			{ [1] = EXTEND(mov16), [2] = EXTEND(movzx16_wide), [3] = EXTEND(movzx16_wide) },
-			{ [2] = EXTEND(mov32) },
+			{[1] = EXTEND(movzx8_16),
+			 [2] = EXTEND(movzx8_wide),
+			 [3] = EXTEND(movzx8_wide)},
+			{[1] = EXTEND(mov16),
+			 [2] = EXTEND(movzx16_wide),
+			 [3] = EXTEND(movzx16_wide)},
+			{[2] = EXTEND(mov32)},
 		},
 		{
-			{ [1] = EXTEND(movsx8_16), [2] = EXTEND(movsx8_32), [3] = EXTEND(movsx8_64) },
-			{ [1] = EXTEND(mov16), [2] = EXTEND(movsx16_32), [3] = EXTEND(movsx16_64) },
-			{ [1] = EXTEND(mov16), [2] = EXTEND(mov32), [3] = EXTEND(movsx32_64) },
+			{[1] = EXTEND(movsx8_16), [2] = EXTEND(movsx8_32), [3] = EXTEND(movsx8_64)},
+			{[1] = EXTEND(mov16), [2] = EXTEND(movsx16_32), [3] = EXTEND(movsx16_64)},
+			{[1] = EXTEND(mov16), [2] = EXTEND(mov32), [3] = EXTEND(movsx32_64)},
 		},
 	};
 	const struct extend *e =
@@ -189,7 +209,8 @@ static bool pick_extend(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	return i->fn;
 }
 
-/* ---- LEA ---------------------------------------------------------------------------------------- */
+/* ---- LEA ----------------------------------------------------------------------------------------
+ */
 
 static void lea64_base(struct cpu *c, const struct cpu_insn *i)
 {
@@ -228,7 +249,8 @@ static bool pick_lea(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	return op_is_mem(d, 1) && !op_locked(i);
 }
 
-/* ---- XCHG, MOVBE, BSWAP, XLAT --------------------------------------------------------------------- */
+/* ---- XCHG, MOVBE, BSWAP, XLAT
+ * --------------------------------------------------------------------- */
 
 /* Names: xchg{8,..64}_r and _m; with memory it is always locked. */
 #define DEFINE_XCHG(bits, insn)                                                                    \
@@ -274,8 +296,8 @@ DEFINE_XCHG(64, "xchgq")
 
 static bool pick_xchg(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 {
-	static const cpu_op_fn r[4] = { xchg8_r, xchg16_r, xchg32_r, xchg64_r };
-	static const cpu_op_fn m[4] = { xchg8_m, xchg16_m, xchg32_m, xchg64_m };
+	static const cpu_op_fn r[4] = {xchg8_r, xchg16_r, xchg32_r, xchg64_r};
+	static const cpu_op_fn m[4] = {xchg8_m, xchg16_m, xchg32_m, xchg64_m};
 	bool mem = op_is_mem(d, 0) || op_is_mem(d, 1);
 
 	i->fn = (mem ? m : r)[op_size_log(op_bytes(d, 0))];
@@ -353,9 +375,11 @@ static bool pick_xlat(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	return !op_locked(i);
 }
 
-/* ---- CMOVcc, SETcc -------------------------------------------------------------------------------- */
+/* ---- CMOVcc, SETcc
+ * -------------------------------------------------------------------------------- */
 
-/* Names: cmov32_rr_OP_CC_O .. and the like for each form and condition. A 32-bit one always clears the top. */
+/* Names: cmov32_rr_OP_CC_O .. and the like for each form and condition. A 32-bit one always clears
+ * the top. */
 #define DEFINE_CONDITIONAL(cc)                                                                     \
 	static void cmov32_rr_##cc(struct cpu *c, const struct cpu_insn *i)                        \
 	{                                                                                          \
@@ -369,8 +393,8 @@ static bool pick_xlat(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	}                                                                                          \
 	static void cmov_any_##cc(struct cpu *c, const struct cpu_insn *i)                         \
 	{                                                                                          \
-		uint64_t v = i->flags & CPU_INSN_MEM ? cpu_ld(c, i, cpu_lin(c, i), i->size) :      \
-						       op_get(c, i->r2, i->size);                  \
+		uint64_t v = i->flags & CPU_INSN_MEM ? cpu_ld(c, i, cpu_lin(c, i), i->size)        \
+						     : op_get(c, i->r2, i->size);                  \
 		op_put(c, i->r1, op_cond(c, cc) ? v : op_get(c, i->r1, i->size), i->size);         \
 		CPU_NEXT(c, i);                                                                    \
 	}                                                                                          \
@@ -405,10 +429,10 @@ static const struct {
 	cpu_op_fn cmov32, cmov64, cmov, set_r, set_m;
 } conditional[16] = {
 #define CONDITIONAL(cc)                                                                            \
-	[cc] = { cmov32_rr_##cc, cmov64_rr_##cc, cmov_any_##cc, set_r_##cc, set_m_##cc }
-	CONDITIONAL(OP_CC_O), CONDITIONAL(OP_CC_NO), CONDITIONAL(OP_CC_B), CONDITIONAL(OP_CC_NB),
+	[cc] = {cmov32_rr_##cc, cmov64_rr_##cc, cmov_any_##cc, set_r_##cc, set_m_##cc}
+	CONDITIONAL(OP_CC_O), CONDITIONAL(OP_CC_NO), CONDITIONAL(OP_CC_B),  CONDITIONAL(OP_CC_NB),
 	CONDITIONAL(OP_CC_Z), CONDITIONAL(OP_CC_NZ), CONDITIONAL(OP_CC_BE), CONDITIONAL(OP_CC_NBE),
-	CONDITIONAL(OP_CC_S), CONDITIONAL(OP_CC_NS), CONDITIONAL(OP_CC_P), CONDITIONAL(OP_CC_NP),
+	CONDITIONAL(OP_CC_S), CONDITIONAL(OP_CC_NS), CONDITIONAL(OP_CC_P),  CONDITIONAL(OP_CC_NP),
 	CONDITIONAL(OP_CC_L), CONDITIONAL(OP_CC_NL), CONDITIONAL(OP_CC_LE), CONDITIONAL(OP_CC_NLE),
 };
 
@@ -428,7 +452,8 @@ static bool pick_set(struct cpu_dec *d, struct cpu_insn *i, uint16_t cc)
 	return !op_locked(i);
 }
 
-/* ---- CBW and its kin ------------------------------------------------------------------------------ */
+/* ---- CBW and its kin
+ * ------------------------------------------------------------------------------ */
 
 static void cbw(struct cpu *c, const struct cpu_insn *i)
 {
@@ -468,60 +493,60 @@ static void cqo(struct cpu *c, const struct cpu_insn *i)
 
 static bool pick_convert(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 {
-	static const cpu_op_fn fn[] = { cbw, cwde, cdqe, cwd, cdq, cqo };
+	static const cpu_op_fn fn[] = {cbw, cwde, cdqe, cwd, cdq, cqo};
 
 	i->fn = fn[arg];
 	return !op_locked(i);
 }
 
 static const struct cpu_op ops[] = {
-	{ ZYDIS_MNEMONIC_MOV, 0, pick_mov },
-	{ ZYDIS_MNEMONIC_MOVNTI, 0, pick_movnti },
-	{ ZYDIS_MNEMONIC_MOVZX, 0, pick_extend },
-	{ ZYDIS_MNEMONIC_MOVSX, 1, pick_extend },
-	{ ZYDIS_MNEMONIC_MOVSXD, 1, pick_extend },
-	{ ZYDIS_MNEMONIC_LEA, 0, pick_lea },
-	{ ZYDIS_MNEMONIC_XCHG, 0, pick_xchg },
-	{ ZYDIS_MNEMONIC_MOVBE, 0, pick_movbe },
-	{ ZYDIS_MNEMONIC_BSWAP, 0, pick_bswap },
-	{ ZYDIS_MNEMONIC_XLAT, 0, pick_xlat },
-	{ ZYDIS_MNEMONIC_CBW, 0, pick_convert },
-	{ ZYDIS_MNEMONIC_CWDE, 1, pick_convert },
-	{ ZYDIS_MNEMONIC_CDQE, 2, pick_convert },
-	{ ZYDIS_MNEMONIC_CWD, 3, pick_convert },
-	{ ZYDIS_MNEMONIC_CDQ, 4, pick_convert },
-	{ ZYDIS_MNEMONIC_CQO, 5, pick_convert },
-	{ ZYDIS_MNEMONIC_CMOVO, OP_CC_O, pick_cmov },
-	{ ZYDIS_MNEMONIC_CMOVNO, OP_CC_NO, pick_cmov },
-	{ ZYDIS_MNEMONIC_CMOVB, OP_CC_B, pick_cmov },
-	{ ZYDIS_MNEMONIC_CMOVNB, OP_CC_NB, pick_cmov },
-	{ ZYDIS_MNEMONIC_CMOVZ, OP_CC_Z, pick_cmov },
-	{ ZYDIS_MNEMONIC_CMOVNZ, OP_CC_NZ, pick_cmov },
-	{ ZYDIS_MNEMONIC_CMOVBE, OP_CC_BE, pick_cmov },
-	{ ZYDIS_MNEMONIC_CMOVNBE, OP_CC_NBE, pick_cmov },
-	{ ZYDIS_MNEMONIC_CMOVS, OP_CC_S, pick_cmov },
-	{ ZYDIS_MNEMONIC_CMOVNS, OP_CC_NS, pick_cmov },
-	{ ZYDIS_MNEMONIC_CMOVP, OP_CC_P, pick_cmov },
-	{ ZYDIS_MNEMONIC_CMOVNP, OP_CC_NP, pick_cmov },
-	{ ZYDIS_MNEMONIC_CMOVL, OP_CC_L, pick_cmov },
-	{ ZYDIS_MNEMONIC_CMOVNL, OP_CC_NL, pick_cmov },
-	{ ZYDIS_MNEMONIC_CMOVLE, OP_CC_LE, pick_cmov },
-	{ ZYDIS_MNEMONIC_CMOVNLE, OP_CC_NLE, pick_cmov },
-	{ ZYDIS_MNEMONIC_SETO, OP_CC_O, pick_set },
-	{ ZYDIS_MNEMONIC_SETNO, OP_CC_NO, pick_set },
-	{ ZYDIS_MNEMONIC_SETB, OP_CC_B, pick_set },
-	{ ZYDIS_MNEMONIC_SETNB, OP_CC_NB, pick_set },
-	{ ZYDIS_MNEMONIC_SETZ, OP_CC_Z, pick_set },
-	{ ZYDIS_MNEMONIC_SETNZ, OP_CC_NZ, pick_set },
-	{ ZYDIS_MNEMONIC_SETBE, OP_CC_BE, pick_set },
-	{ ZYDIS_MNEMONIC_SETNBE, OP_CC_NBE, pick_set },
-	{ ZYDIS_MNEMONIC_SETS, OP_CC_S, pick_set },
-	{ ZYDIS_MNEMONIC_SETNS, OP_CC_NS, pick_set },
-	{ ZYDIS_MNEMONIC_SETP, OP_CC_P, pick_set },
-	{ ZYDIS_MNEMONIC_SETNP, OP_CC_NP, pick_set },
-	{ ZYDIS_MNEMONIC_SETL, OP_CC_L, pick_set },
-	{ ZYDIS_MNEMONIC_SETNL, OP_CC_NL, pick_set },
-	{ ZYDIS_MNEMONIC_SETLE, OP_CC_LE, pick_set },
-	{ ZYDIS_MNEMONIC_SETNLE, OP_CC_NLE, pick_set },
+	{ZYDIS_MNEMONIC_MOV, 0, pick_mov},
+	{ZYDIS_MNEMONIC_MOVNTI, 0, pick_movnti},
+	{ZYDIS_MNEMONIC_MOVZX, 0, pick_extend},
+	{ZYDIS_MNEMONIC_MOVSX, 1, pick_extend},
+	{ZYDIS_MNEMONIC_MOVSXD, 1, pick_extend},
+	{ZYDIS_MNEMONIC_LEA, 0, pick_lea},
+	{ZYDIS_MNEMONIC_XCHG, 0, pick_xchg},
+	{ZYDIS_MNEMONIC_MOVBE, 0, pick_movbe},
+	{ZYDIS_MNEMONIC_BSWAP, 0, pick_bswap},
+	{ZYDIS_MNEMONIC_XLAT, 0, pick_xlat},
+	{ZYDIS_MNEMONIC_CBW, 0, pick_convert},
+	{ZYDIS_MNEMONIC_CWDE, 1, pick_convert},
+	{ZYDIS_MNEMONIC_CDQE, 2, pick_convert},
+	{ZYDIS_MNEMONIC_CWD, 3, pick_convert},
+	{ZYDIS_MNEMONIC_CDQ, 4, pick_convert},
+	{ZYDIS_MNEMONIC_CQO, 5, pick_convert},
+	{ZYDIS_MNEMONIC_CMOVO, OP_CC_O, pick_cmov},
+	{ZYDIS_MNEMONIC_CMOVNO, OP_CC_NO, pick_cmov},
+	{ZYDIS_MNEMONIC_CMOVB, OP_CC_B, pick_cmov},
+	{ZYDIS_MNEMONIC_CMOVNB, OP_CC_NB, pick_cmov},
+	{ZYDIS_MNEMONIC_CMOVZ, OP_CC_Z, pick_cmov},
+	{ZYDIS_MNEMONIC_CMOVNZ, OP_CC_NZ, pick_cmov},
+	{ZYDIS_MNEMONIC_CMOVBE, OP_CC_BE, pick_cmov},
+	{ZYDIS_MNEMONIC_CMOVNBE, OP_CC_NBE, pick_cmov},
+	{ZYDIS_MNEMONIC_CMOVS, OP_CC_S, pick_cmov},
+	{ZYDIS_MNEMONIC_CMOVNS, OP_CC_NS, pick_cmov},
+	{ZYDIS_MNEMONIC_CMOVP, OP_CC_P, pick_cmov},
+	{ZYDIS_MNEMONIC_CMOVNP, OP_CC_NP, pick_cmov},
+	{ZYDIS_MNEMONIC_CMOVL, OP_CC_L, pick_cmov},
+	{ZYDIS_MNEMONIC_CMOVNL, OP_CC_NL, pick_cmov},
+	{ZYDIS_MNEMONIC_CMOVLE, OP_CC_LE, pick_cmov},
+	{ZYDIS_MNEMONIC_CMOVNLE, OP_CC_NLE, pick_cmov},
+	{ZYDIS_MNEMONIC_SETO, OP_CC_O, pick_set},
+	{ZYDIS_MNEMONIC_SETNO, OP_CC_NO, pick_set},
+	{ZYDIS_MNEMONIC_SETB, OP_CC_B, pick_set},
+	{ZYDIS_MNEMONIC_SETNB, OP_CC_NB, pick_set},
+	{ZYDIS_MNEMONIC_SETZ, OP_CC_Z, pick_set},
+	{ZYDIS_MNEMONIC_SETNZ, OP_CC_NZ, pick_set},
+	{ZYDIS_MNEMONIC_SETBE, OP_CC_BE, pick_set},
+	{ZYDIS_MNEMONIC_SETNBE, OP_CC_NBE, pick_set},
+	{ZYDIS_MNEMONIC_SETS, OP_CC_S, pick_set},
+	{ZYDIS_MNEMONIC_SETNS, OP_CC_NS, pick_set},
+	{ZYDIS_MNEMONIC_SETP, OP_CC_P, pick_set},
+	{ZYDIS_MNEMONIC_SETNP, OP_CC_NP, pick_set},
+	{ZYDIS_MNEMONIC_SETL, OP_CC_L, pick_set},
+	{ZYDIS_MNEMONIC_SETNL, OP_CC_NL, pick_set},
+	{ZYDIS_MNEMONIC_SETLE, OP_CC_LE, pick_set},
+	{ZYDIS_MNEMONIC_SETNLE, OP_CC_NLE, pick_set},
 };
-const struct cpu_op_table cpu_ops_mov = { ops, ARRAY_SIZE(ops) };
+const struct cpu_op_table cpu_ops_mov = {ops, ARRAY_SIZE(ops)};

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Instructions on segments: loads and stores, far transfers, descriptor tests, fast system calls. */
+/* Instructions on segments: loads, far transfers, descriptor tests, fast system calls. */
 #include "cpu/segment.h"
 
 static bool pick_fn(struct cpu_insn *i, cpu_op_fn fn)
@@ -25,7 +25,7 @@ static void put_reg(struct cpu *c, uint8_t off, unsigned size, uint64_t v)
 		CPU_REG64(c, off) = size == 4 ? (uint32_t)v : v;
 }
 
-/* ---- MOV, PUSH, POP, LDS .. of segment registers ------------------------------------------------- */
+/* ---- MOV, PUSH, POP, LDS .. of segment registers -------------------------------------------- */
 
 /* r1: destination, r2: segment register */
 static void op_mov_from_seg(struct cpu *c, const struct cpu_insn *i)
@@ -93,7 +93,8 @@ static bool pick_mov_seg(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	return pick_fn(i, op_mov_to_seg);
 }
 
-/* With a 32-bit operand only the low half of the slot is written, as recent processors do (SDM 2B, PUSH). */
+/* With a 32-bit operand only the low half of the slot is written, as recent processors do (SDM 2B,
+ * PUSH). */
 static void op_push_seg(struct cpu *c, const struct cpu_insn *i)
 {
 	unsigned size = i->size == 4 ? 2 : i->size;
@@ -102,7 +103,7 @@ static void op_push_seg(struct cpu *c, const struct cpu_insn *i)
 	cpu_begin(c, i);
 	st = cpu_stack_now(c);
 	st.sp -= i->size - size;
-	cpu_stack_push(c, &st, (uint64_t[]){ c->s.seg[i->r2].sel }, 1, size);
+	cpu_stack_push(c, &st, (uint64_t[]){c->s.seg[i->r2].sel}, 1, size);
 	cpu_stack_commit(c, st.sp, st.mask);
 	cpu_retire(c, i, false);
 }
@@ -149,11 +150,12 @@ static bool pick_load_far_pointer(struct cpu_dec *d, struct cpu_insn *i, uint16_
 	return pick_fn(i, op_load_far_pointer);
 }
 
-/* ---- far transfers ------------------------------------------------------------------------------ */
+/* ---- far transfers ------------------------------------------------------------------------------
+ */
 
 static struct cpu_far far_operand(struct cpu *c, const struct cpu_insn *i)
 {
-	struct cpu_far f = { .size = i->size, .return_rip = cpu_next_rip(c, i) };
+	struct cpu_far f = {.size = i->size, .return_rip = cpu_next_rip(c, i)};
 	uint64_t lin;
 
 	if (i->flags & CPU_INSN_MEM) {
@@ -219,7 +221,7 @@ static void op_iret(struct cpu *c, const struct cpu_insn *i)
 
 	cpu_begin(c, i);
 	cpu_iret(c, i->size, next);
-	cpu_recheck(c);
+	cpu_window_opened(c);
 	cpu_retire(c, i, true);
 }
 
@@ -230,7 +232,7 @@ static bool pick_iret(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	return pick_fn(i, op_iret);
 }
 
-/* ---- SYSCALL, SYSENTER and their returns (SDM 2B) -------------------------------------------------- */
+/* ---- SYSCALL, SYSENTER and their returns (SDM 2B) ------------------------------------------- */
 
 #define CODE32_ATTR 0xc09bu
 #define CODE64_ATTR 0xa09bu
@@ -282,7 +284,7 @@ static void op_sysret(struct cpu *c, const struct cpu_insn *i)
 	c->s.rflags = (c->s.gpr[X86_R11] & 0x3c7fd7) | X86_FLAG_ONE;
 	set_flat(c, X86_CS, wide ? (sel + 16) | 3 : sel, wide ? CODE64_ATTR : CODE32_ATTR);
 	set_flat(c, X86_SS, (sel + 8) | 3, DATA_ATTR);
-	cpu_recheck(c);
+	cpu_window_opened(c);
 	cpu_retire(c, i, true);
 }
 
@@ -338,7 +340,8 @@ static bool pick_sysenter(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	return pick_fn(i, arg ? op_sysexit : op_sysenter);
 }
 
-/* ---- LDTR and TR -------------------------------------------------------------------------------- */
+/* ---- LDTR and TR --------------------------------------------------------------------------------
+ */
 
 static void desc_table_exit(struct cpu *c, const struct cpu_insn *i)
 {
@@ -371,7 +374,7 @@ static void op_lldt(struct cpu *c, const struct cpu_insn *i)
 		cpu_fault_sel(c, X86_VEC_GP, sel, false);
 	if (!cpu_desc_present(&d))
 		cpu_fault_sel(c, X86_VEC_NP, sel, false);
-	if (cpu_long_mode(c) && !cpu_lin_canonical(c, d.base_hi))
+	if (cpu_long_mode(c) && !cpu_base_canonical(c, d.base_hi))
 		cpu_fault_sel(c, X86_VEC_GP, sel, false);
 	cpu_desc_unpack(&d, sel, &c->s.ldtr);
 	cpu_retire(c, i, false);
@@ -398,7 +401,7 @@ static void op_ltr(struct cpu *c, const struct cpu_insn *i)
 		cpu_fault_sel(c, X86_VEC_GP, sel, false);
 	if (!cpu_desc_present(&d))
 		cpu_fault_sel(c, X86_VEC_NP, sel, false);
-	if (cpu_long_mode(c) && !cpu_lin_canonical(c, d.base_hi))
+	if (cpu_long_mode(c) && !cpu_base_canonical(c, d.base_hi))
 		cpu_fault_sel(c, X86_VEC_GP, sel, false);
 	cpu_desc_set_busy(c, &d, true);
 	cpu_desc_unpack(&d, sel, &c->s.tr);
@@ -444,9 +447,10 @@ static bool pick_store_table(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg
 	return true;
 }
 
-/* ---- LAR, LSL, VERR, VERW, ARPL ------------------------------------------------------------------ */
+/* ---- LAR, LSL, VERR, VERW, ARPL ------------------------------------------------------------- */
 
-/* The descriptor of @sel, if the program may see it: @system has a bit for each system type allowed. */
+/* The descriptor of @sel, if the program may see it: @system has a bit for each system type
+ * allowed. */
 static bool visible_desc(struct cpu *c, uint16_t sel, unsigned system, struct cpu_desc *d)
 {
 	unsigned type;
@@ -482,7 +486,7 @@ static void op_lar(struct cpu *c, const struct cpu_insn *i)
 	cpu_begin(c, i);
 	ok = visible_desc(c, sel, cpu_long_mode(c) ? LAR_TYPES_LONG : LAR_TYPES, &d);
 	if (ok)
-		put_reg(c, i->r1, i->size, d.hi & (i->size == 2 ? 0xff00u : 0xf0ff00u));
+		put_reg(c, i->r1, i->size, d.hi & (i->size == 2 ? 0xff00u : 0xffff00u));
 	set_zf(c, ok);
 	cpu_retire(c, i, false);
 }
@@ -527,7 +531,7 @@ static void op_verw(struct cpu *c, const struct cpu_insn *i)
 /* LAR and LSL have a destination; the selector comes last. */
 static bool pick_test(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 {
-	static const cpu_op_fn fn[] = { op_lar, op_lsl, op_verr, op_verw };
+	static const cpu_op_fn fn[] = {op_lar, op_lsl, op_verr, op_verw};
 	unsigned last = arg < 2 ? 1 : 0;
 
 	if (!(d->mode & CPU_MODE_PROT))
@@ -578,33 +582,33 @@ static bool pick_arpl(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 }
 
 static const struct cpu_op ops[] = {
-	{ ZYDIS_MNEMONIC_MOV, 0, pick_mov_seg },
-	{ ZYDIS_MNEMONIC_PUSH, 0, pick_stack_seg },
-	{ ZYDIS_MNEMONIC_POP, 1, pick_stack_seg },
-	{ ZYDIS_MNEMONIC_LES, X86_ES, pick_load_far_pointer },
-	{ ZYDIS_MNEMONIC_LDS, X86_DS, pick_load_far_pointer },
-	{ ZYDIS_MNEMONIC_LSS, X86_SS, pick_load_far_pointer },
-	{ ZYDIS_MNEMONIC_LFS, X86_FS, pick_load_far_pointer },
-	{ ZYDIS_MNEMONIC_LGS, X86_GS, pick_load_far_pointer },
-	{ ZYDIS_MNEMONIC_JMP, 0, pick_far },
-	{ ZYDIS_MNEMONIC_CALL, 1, pick_far },
-	{ ZYDIS_MNEMONIC_RET, 0, pick_ret_far },
-	{ ZYDIS_MNEMONIC_IRET, 2, pick_iret },
-	{ ZYDIS_MNEMONIC_IRETD, 4, pick_iret },
-	{ ZYDIS_MNEMONIC_IRETQ, 8, pick_iret },
-	{ ZYDIS_MNEMONIC_SYSCALL, 0, pick_syscall },
-	{ ZYDIS_MNEMONIC_SYSRET, 0, pick_sysret },
-	{ ZYDIS_MNEMONIC_SYSENTER, 0, pick_sysenter },
-	{ ZYDIS_MNEMONIC_SYSEXIT, 1, pick_sysenter },
-	{ ZYDIS_MNEMONIC_LLDT, 0, pick_load_table },
-	{ ZYDIS_MNEMONIC_LTR, 1, pick_load_table },
-	{ ZYDIS_MNEMONIC_SLDT, 0, pick_store_table },
-	{ ZYDIS_MNEMONIC_STR, 1, pick_store_table },
-	{ ZYDIS_MNEMONIC_LAR, 0, pick_test },
-	{ ZYDIS_MNEMONIC_LSL, 1, pick_test },
-	{ ZYDIS_MNEMONIC_VERR, 2, pick_test },
-	{ ZYDIS_MNEMONIC_VERW, 3, pick_test },
-	{ ZYDIS_MNEMONIC_ARPL, 0, pick_arpl },
+	{ZYDIS_MNEMONIC_MOV, 0, pick_mov_seg},
+	{ZYDIS_MNEMONIC_PUSH, 0, pick_stack_seg},
+	{ZYDIS_MNEMONIC_POP, 1, pick_stack_seg},
+	{ZYDIS_MNEMONIC_LES, X86_ES, pick_load_far_pointer},
+	{ZYDIS_MNEMONIC_LDS, X86_DS, pick_load_far_pointer},
+	{ZYDIS_MNEMONIC_LSS, X86_SS, pick_load_far_pointer},
+	{ZYDIS_MNEMONIC_LFS, X86_FS, pick_load_far_pointer},
+	{ZYDIS_MNEMONIC_LGS, X86_GS, pick_load_far_pointer},
+	{ZYDIS_MNEMONIC_JMP, 0, pick_far},
+	{ZYDIS_MNEMONIC_CALL, 1, pick_far},
+	{ZYDIS_MNEMONIC_RET, 0, pick_ret_far},
+	{ZYDIS_MNEMONIC_IRET, 2, pick_iret},
+	{ZYDIS_MNEMONIC_IRETD, 4, pick_iret},
+	{ZYDIS_MNEMONIC_IRETQ, 8, pick_iret},
+	{ZYDIS_MNEMONIC_SYSCALL, 0, pick_syscall},
+	{ZYDIS_MNEMONIC_SYSRET, 0, pick_sysret},
+	{ZYDIS_MNEMONIC_SYSENTER, 0, pick_sysenter},
+	{ZYDIS_MNEMONIC_SYSEXIT, 1, pick_sysenter},
+	{ZYDIS_MNEMONIC_LLDT, 0, pick_load_table},
+	{ZYDIS_MNEMONIC_LTR, 1, pick_load_table},
+	{ZYDIS_MNEMONIC_SLDT, 0, pick_store_table},
+	{ZYDIS_MNEMONIC_STR, 1, pick_store_table},
+	{ZYDIS_MNEMONIC_LAR, 0, pick_test},
+	{ZYDIS_MNEMONIC_LSL, 1, pick_test},
+	{ZYDIS_MNEMONIC_VERR, 2, pick_test},
+	{ZYDIS_MNEMONIC_VERW, 3, pick_test},
+	{ZYDIS_MNEMONIC_ARPL, 0, pick_arpl},
 };
 
-const struct cpu_op_table cpu_ops_segment = { ops, ARRAY_SIZE(ops) };
+const struct cpu_op_table cpu_ops_segment = {ops, ARRAY_SIZE(ops)};

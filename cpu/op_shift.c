@@ -3,9 +3,9 @@
 #include "cpu/op_int.h"
 
 /*
- * The host masks the count, and leaves the flags alone when nothing is shifted, as the guest's must. So
- * all six flags go through it.
- * Names: {rol,ror,rcl,rcr,shl,shr,sar}{8,16,32,64}, each with _rc (by CL), _ri, _m (arg 1: by imm).
+ * The host masks the count, and leaves the flags alone when nothing is shifted, as the guest's
+ * must. So all six flags go through it. Names: {rol,ror,rcl,rcr,shl,shr,sar}{8,16,32,64}, each with
+ * _rc (by CL), _ri, _m (arg 1: by imm).
  */
 #define DEFINE_SHIFT(name, insn, bits)                                                             \
 	OP_INLINE uint##bits##_t name##bits(struct cpu *c, uint##bits##_t a, uint8_t count)        \
@@ -53,8 +53,8 @@ SIZES(shr)
 SIZES(sar)
 
 /*
- * A shift by a constant that is not zero replaces every flag. Names: {shl,shr,sar}{32,64}_quick, and _one
- * for the count 1, which sets OF otherwise.
+ * A shift by a constant that is not zero replaces every flag. Names: {shl,shr,sar}{32,64}_quick,
+ * and _one for the count 1, which sets OF otherwise.
  */
 #define DEFINE_QUICK(name, insn, bits)                                                             \
 	static void name##bits##_quick(struct cpu *c, const struct cpu_insn *i)                    \
@@ -90,18 +90,20 @@ struct shift_forms {
 	cpu_op_fn rc[4], ri[4], m[4];
 	cpu_op_fn quick[2], one[2]; /* 32, 64 */
 };
-#define ALL_SIZES(name, form) { name##8_##form, name##16_##form, name##32_##form, name##64_##form }
-#define ROW(name) .rc = ALL_SIZES(name, rc), .ri = ALL_SIZES(name, ri), .m = ALL_SIZES(name, m)
-#define QUICK(name)                                                                                \
-	.quick = { name##32_quick, name##64_quick }, .one = { name##32_one, name##64_one }
+#define ALL_SIZES(name, form)                                                                      \
+	{                                                                                          \
+		name##8_##form, name##16_##form, name##32_##form, name##64_##form                  \
+	}
+#define ROW(name)   .rc = ALL_SIZES(name, rc), .ri = ALL_SIZES(name, ri), .m = ALL_SIZES(name, m)
+#define QUICK(name) .quick = {name##32_quick, name##64_quick}, .one = {name##32_one, name##64_one}
 static const struct shift_forms shift_forms[] = {
-	[SHIFT_ROL] = { ROW(rol) },
-	[SHIFT_ROR] = { ROW(ror) },
-	[SHIFT_RCL] = { ROW(rcl) },
-	[SHIFT_RCR] = { ROW(rcr) },
-	[SHIFT_SHL] = { ROW(shl), QUICK(shl) },
-	[SHIFT_SHR] = { ROW(shr), QUICK(shr) },
-	[SHIFT_SAR] = { ROW(sar), QUICK(sar) },
+	[SHIFT_ROL] = {ROW(rol)},
+	[SHIFT_ROR] = {ROW(ror)},
+	[SHIFT_RCL] = {ROW(rcl)},
+	[SHIFT_RCR] = {ROW(rcr)},
+	[SHIFT_SHL] = {ROW(shl), QUICK(shl)},
+	[SHIFT_SHR] = {ROW(shr), QUICK(shr)},
+	[SHIFT_SAR] = {ROW(sar), QUICK(sar)},
 };
 
 static bool pick_shift(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
@@ -130,7 +132,8 @@ static bool pick_shift(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 }
 
 /*
- * SHLD and SHRD: names {shld,shrd}{16,32,64}, _r (registers r1, r2) and _m (memory, r1); arg 1: by imm.
+ * SHLD and SHRD: names {shld,shrd}{16,32,64}, _r (registers r1, r2) and _m (memory, r1); arg 1: by
+ * imm.
  */
 #define DEFINE_DOUBLE(name, insn, bits)                                                            \
 	OP_INLINE uint##bits##_t name##bits(struct cpu *c, const struct cpu_insn *i,               \
@@ -155,7 +158,8 @@ static bool pick_shift(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	{                                                                                          \
 		void *p = cpu_mem_rw(c, i, cpu_lin(c, i), (bits) / 8);                             \
 		uint16_t fl = c->fl;                                                               \
-		cpu_raw_st##bits(p, name##bits(c, i, cpu_raw_ld##bits(p), CPU_REG##bits(c, i->r1))); \
+		cpu_raw_st##bits(p,                                                                \
+				 name##bits(c, i, cpu_raw_ld##bits(p), CPU_REG##bits(c, i->r1)));  \
 		op_mem_done(c, i, p, fl);                                                          \
 		CPU_NEXT(c, i);                                                                    \
 	}
@@ -170,8 +174,8 @@ static bool pick_double(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 {
 	/* by operation, memory, size (log2) */
 	static const cpu_op_fn fn[2][2][4] = {
-		{ { NULL, shld16_r, shld32_r, shld64_r }, { NULL, shld16_m, shld32_m, shld64_m } },
-		{ { NULL, shrd16_r, shrd32_r, shrd64_r }, { NULL, shrd16_m, shrd32_m, shrd64_m } },
+		{{NULL, shld16_r, shld32_r, shld64_r}, {NULL, shld16_m, shld32_m, shld64_m}},
+		{{NULL, shrd16_r, shrd32_r, shrd64_r}, {NULL, shrd16_m, shrd32_m, shrd64_m}},
 	};
 
 	i->arg = op_is_imm(d, 2);
@@ -181,7 +185,8 @@ static bool pick_double(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	return !op_locked(i);
 }
 
-/* ---- BMI2: no flags --------------------------------------------------------------------------- */
+/* ---- BMI2: no flags ---------------------------------------------------------------------------
+ */
 
 enum { X_ROR, X_SAR, X_SHL, X_SHR };
 
@@ -196,15 +201,15 @@ OP_INLINE uint64_t shift_x(uint64_t a, unsigned count, unsigned size, unsigned o
 			return (uint32_t)a >> count | (uint32_t)a << (-count & mask);
 		return a >> count | a << (-count & mask);
 	case X_SAR:
-		return size == 4 ? (uint32_t)((int32_t)a >> count) : (uint64_t)((int64_t)a >> count);
-	case X_SHL:
-		return size == 4 ? (uint32_t)a << count : a << count;
-	default:
-		return size == 4 ? (uint32_t)a >> count : a >> count;
+		return size == 4 ? (uint32_t)((int32_t)a >> count)
+				 : (uint64_t)((int64_t)a >> count);
+	case X_SHL: return size == 4 ? (uint32_t)a << count : a << count;
+	default: return size == 4 ? (uint32_t)a >> count : a >> count;
 	}
 }
 
-/* SARX, SHLX, SHRX: the count is the last register. Names: shift_x_X_SAR, shift_x_X_SHL, shift_x_X_SHR. */
+/* SARX, SHLX, SHRX: the count is the last register. Names: shift_x_X_SAR, shift_x_X_SHL,
+ * shift_x_X_SHR. */
 #define DEFINE_SHIFT_X(op)                                                                         \
 	static void shift_x_##op(struct cpu *c, const struct cpu_insn *i)                          \
 	{                                                                                          \
@@ -220,8 +225,8 @@ DEFINE_SHIFT_X(X_SHR)
 
 static void rorx(struct cpu *c, const struct cpu_insn *i)
 {
-	uint64_t a = i->flags & CPU_INSN_MEM ? cpu_ld(c, i, cpu_lin(c, i), i->size) :
-					       CPU_REG64(c, i->r2);
+	uint64_t a = i->flags & CPU_INSN_MEM ? cpu_ld(c, i, cpu_lin(c, i), i->size)
+					     : CPU_REG64(c, i->r2);
 
 	CPU_REG64(c, i->r1) = shift_x(a, (unsigned)i->imm, i->size, X_ROR);
 	CPU_NEXT(c, i);
@@ -242,18 +247,12 @@ static bool pick_shift_x(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 }
 
 static const struct cpu_op ops[] = {
-	{ ZYDIS_MNEMONIC_ROL, SHIFT_ROL, pick_shift },
-	{ ZYDIS_MNEMONIC_ROR, SHIFT_ROR, pick_shift },
-	{ ZYDIS_MNEMONIC_RCL, SHIFT_RCL, pick_shift },
-	{ ZYDIS_MNEMONIC_RCR, SHIFT_RCR, pick_shift },
-	{ ZYDIS_MNEMONIC_SHL, SHIFT_SHL, pick_shift },
-	{ ZYDIS_MNEMONIC_SHR, SHIFT_SHR, pick_shift },
-	{ ZYDIS_MNEMONIC_SAR, SHIFT_SAR, pick_shift },
-	{ ZYDIS_MNEMONIC_SHLD, 0, pick_double },
-	{ ZYDIS_MNEMONIC_SHRD, 1, pick_double },
-	{ ZYDIS_MNEMONIC_RORX, X_ROR, pick_shift_x },
-	{ ZYDIS_MNEMONIC_SARX, X_SAR, pick_shift_x },
-	{ ZYDIS_MNEMONIC_SHLX, X_SHL, pick_shift_x },
-	{ ZYDIS_MNEMONIC_SHRX, X_SHR, pick_shift_x },
+	{ZYDIS_MNEMONIC_ROL, SHIFT_ROL, pick_shift}, {ZYDIS_MNEMONIC_ROR, SHIFT_ROR, pick_shift},
+	{ZYDIS_MNEMONIC_RCL, SHIFT_RCL, pick_shift}, {ZYDIS_MNEMONIC_RCR, SHIFT_RCR, pick_shift},
+	{ZYDIS_MNEMONIC_SHL, SHIFT_SHL, pick_shift}, {ZYDIS_MNEMONIC_SHR, SHIFT_SHR, pick_shift},
+	{ZYDIS_MNEMONIC_SAR, SHIFT_SAR, pick_shift}, {ZYDIS_MNEMONIC_SHLD, 0, pick_double},
+	{ZYDIS_MNEMONIC_SHRD, 1, pick_double},	     {ZYDIS_MNEMONIC_RORX, X_ROR, pick_shift_x},
+	{ZYDIS_MNEMONIC_SARX, X_SAR, pick_shift_x},  {ZYDIS_MNEMONIC_SHLX, X_SHL, pick_shift_x},
+	{ZYDIS_MNEMONIC_SHRX, X_SHR, pick_shift_x},
 };
-const struct cpu_op_table cpu_ops_shift = { ops, ARRAY_SIZE(ops) };
+const struct cpu_op_table cpu_ops_shift = {ops, ARRAY_SIZE(ops)};

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* SSE to SSE4.2, AES, PCLMULQDQ and SHA, and everything on MMX registers: by thunks, moves by hand. */
+/* SSE to SSE4.2, AES, PCLMULQDQ, SHA and all of MMX: by thunks; moves by hand. */
 #include "cpu/fp_internal.h"
 #include "cpu/fp_simd.h"
 #include "cpu/op_int.h"
 
-/* ---- gates ------------------------------------------------------------------------------------ */
+/* ---- gates ----------------------------------------------------------------------------------- */
 
 void cpu_op_no_sse(struct cpu *c, const struct cpu_insn *i)
 {
@@ -24,7 +24,7 @@ uint32_t cpu_mxcsr_mask(void)
 	uint32_t m = __atomic_load_n(&mask, __ATOMIC_RELAXED);
 
 	if (!m) {
-		struct cpu_fx fx = { 0 };
+		struct cpu_fx fx = {0};
 
 		__asm__ volatile("fxsave64 %0" : "=m"(fx));
 		m = fx.mxcsr_mask ? fx.mxcsr_mask : 0xffbf;
@@ -33,7 +33,7 @@ uint32_t cpu_mxcsr_mask(void)
 	return m;
 }
 
-/* ---- memory operands -------------------------------------------------------------------------- */
+/* ---- memory operands ------------------------------------------------------------------------- */
 
 static inline uint64_t lin_aligned(struct cpu *c, const struct cpu_insn *i)
 {
@@ -90,13 +90,13 @@ static inline void *mem_none(struct cpu *c, const struct cpu_insn *i)
 	DEFINE_MEM_KIND(name, base, OP_EA_BASE, bytes, write, aligned, body)                       \
 	DEFINE_MEM_KIND(name, index, OP_EA_INDEX, bytes, write, aligned, body)                     \
 	DEFINE_MEM_KIND(name, any, OP_EA_ANY, bytes, write, aligned, body)                         \
-	static const cpu_op_fn name[OP_EA_KINDS] = { name##_base, name##_index, name##_any };
+	static const cpu_op_fn name[OP_EA_KINDS] = {name##_base, name##_index, name##_any};
 #define DEFINE_MEM_KIND(name, suffix, kind, bytes, write, aligned, body)                           \
 	static void name##_##suffix(struct cpu *c, const struct cpu_insn *i)                       \
 	{                                                                                          \
 		uint64_t lin = op_lin(c, i, kind);                                                 \
 		void *p = op_try(c, lin, bytes, write);                                            \
-												   \
+                                                                                                   \
 		if (unlikely(!p || ((aligned) && (lin & 15)))) {                                   \
 			name##_slow(c, i);                                                         \
 			return;                                                                    \
@@ -105,7 +105,7 @@ static inline void *mem_none(struct cpu *c, const struct cpu_insn *i)
 		CPU_NEXT(c, i);                                                                    \
 	}
 
-/* ---- integer operations: the thunk goes on by itself ------------------------------------------- */
+/* ---- integer operations: the thunk goes on by itself ----------------------------------------- */
 
 #define THUNK_OF(i) ((cpu_thunk_fn)(uintptr_t)(i)->imm)
 #define GO_THUNK                                                                                   \
@@ -126,9 +126,9 @@ static void int_any(struct cpu *c, const struct cpu_insn *i)
 	THUNK_OF(i)(c, i, p);
 }
 
-/* ---- floating point: MXCSR in and out ----------------------------------------------------------- */
+/* ---- floating point: MXCSR in and out -------------------------------------------------------- */
 
-/* What cpu_simd_exceptions() wants to know of the instruction; 0: it cannot overflow. */
+/* What cpu_simd_exceptions() wants to know; without PS and PD: it cannot overflow. */
 #define SIMD_HOW_MASK (SIMD_PS | SIMD_PD | SIMD_SCALAR | SIMD_ARITH(15))
 
 /* Must the exceptions be found element by element, as the masked operation's flags do not tell? */
@@ -145,15 +145,24 @@ static bool flags_mislead(const struct cpu_insn *i, uint32_t guest)
  * With unmasked exceptions, or rounding of the guest's own. The host runs with all masked; what the
  * guest does not mask is found afterwards, and the results taken back (SDM 1 11.5.2, 11.5.3).
  */
-static __attribute__((noinline, cold)) void fp_slow(struct cpu *c, const struct cpu_insn *i, void *mem)
+static __attribute__((noinline, cold)) void fp_slow(struct cpu *c, const struct cpu_insn *i,
+						    void *mem)
 {
 	const uint32_t guest = c->s.fx.mxcsr;
 	const struct cpu_fx fx = c->s.fx;
 	const uint64_t gpr = CPU_REG64(c, i->r1 & 0x78);
 	const uint16_t fl = c->fl;
 	uint32_t flags, unmasked;
+	__m128i copy;
 
-	_mm_setcsr((guest | MXCSR_RESET) & ~MXCSR_FLAGS);
+	/* It is looked at twice, and others may write there. */
+	if (mem) {
+		copy = i->size == 16  ? cpu_raw_ld128(mem)
+		       : i->size == 8 ? _mm_cvtsi64_si128((long long)cpu_raw_ld64(mem))
+				      : _mm_cvtsi32_si128((int)cpu_raw_ld32(mem));
+		mem = &copy;
+	}
+	_mm_setcsr((guest & MXCSR_CONTROL) | MXCSR_RESET);
 	THUNK_OF(i)(c, i, mem);
 	flags = _mm_getcsr() & MXCSR_FLAGS;
 	_mm_setcsr(MXCSR_RESET);
@@ -179,8 +188,8 @@ static __attribute__((noinline, cold)) void fp_slow(struct cpu *c, const struct 
 }
 
 /*
- * The host's own MXCSR stays at its default but for the flags, which are let lie as long as the guest
- * has them too: so neither needs to be loaded here.
+ * The host's own MXCSR stays at its default but for the flags, which are let lie as long as the
+ * guest has them too: so neither needs to be loaded here.
  */
 static inline void fp_run(struct cpu *c, const struct cpu_insn *i, void *mem)
 {
@@ -207,7 +216,7 @@ DEFINE_FP(8)
 DEFINE_FP(4)
 DEFINE_FP(none)
 
-/* ---- MMX ---------------------------------------------------------------------------------------- */
+/* ---- MMX ------------------------------------------------------------------------------------- */
 
 static inline void mmx_begin(struct cpu *c, const struct cpu_insn *i)
 {
@@ -219,7 +228,7 @@ static inline void mmx_begin(struct cpu *c, const struct cpu_insn *i)
 	static void mmx_##name(struct cpu *c, const struct cpu_insn *i)                            \
 	{                                                                                          \
 		void *p;                                                                           \
-												   \
+                                                                                                   \
 		mmx_begin(c, i);                                                                   \
 		p = mem_##name(c, i);                                                              \
 		cpu_mmx_enter(c);                                                                  \
@@ -234,7 +243,7 @@ DEFINE_MMX(any)
 	static void mmx_fp_##name(struct cpu *c, const struct cpu_insn *i)                         \
 	{                                                                                          \
 		void *p;                                                                           \
-												   \
+                                                                                                   \
 		mmx_begin(c, i);                                                                   \
 		p = mem_##name(c, i);                                                              \
 		cpu_mmx_enter(c);                                                                  \
@@ -253,7 +262,7 @@ static void emms(struct cpu *c, const struct cpu_insn *i)
 	CPU_NEXT(c, i);
 }
 
-/* ---- moves -------------------------------------------------------------------------------------- */
+/* ---- moves ----------------------------------------------------------------------------------- */
 
 static void mov_rr(struct cpu *c, const struct cpu_insn *i)
 {
@@ -336,7 +345,7 @@ static void maskmovq(struct cpu *c, const struct cpu_insn *i)
 	CPU_NEXT(c, i);
 }
 
-/* ---- choosing ----------------------------------------------------------------------------------- */
+/* ---- choosing -------------------------------------------------------------------------------- */
 
 static const ZydisDecodedOperand *operand(const struct cpu_dec *d, ZydisOperandEncoding encoding)
 {
@@ -396,14 +405,10 @@ static cpu_op_fn choose_int(const struct cpu_insn *i, bool unaligned)
 	enum op_ea kind = op_ea_kind(i);
 
 	switch (i->size) {
-	case 16:
-		return unaligned ? int_16u[kind] : int_16a[kind];
-	case 8:
-		return int_8[kind];
-	case 4:
-		return int_4[kind];
-	default:
-		return int_any;
+	case 16: return unaligned ? int_16u[kind] : int_16a[kind];
+	case 8: return int_8[kind];
+	case 4: return int_4[kind];
+	default: return int_any;
 	}
 }
 
@@ -483,13 +488,19 @@ bool cpu_pick_simd_move(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	return true;
 }
 
-/* Stores of a part of a register: the low 4 or 8 bytes, the high 8, or the one an immediate names. */
+/* Stores of a part of a register: the low 4 or 8 bytes, the high 8, or the one an immediate names.
+ */
 static bool pick_store_part(struct cpu_dec *d, struct cpu_insn *i, unsigned part)
 {
 	const unsigned size = d->op[0].size / 8;
 
 	i->arg = (uint16_t)(reg_slot(d) + part);
-	i->fn = (size == 1 ? store_8 : size == 2 ? store_16 : size == 4 ? store_32 : store_64)[op_ea_kind(i)];
+	switch (size) {
+	case 1: i->fn = store_8[op_ea_kind(i)]; break;
+	case 2: i->fn = store_16[op_ea_kind(i)]; break;
+	case 4: i->fn = store_32[op_ea_kind(i)]; break;
+	default: i->fn = store_64[op_ea_kind(i)];
+	}
 	return true;
 }
 

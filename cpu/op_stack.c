@@ -2,9 +2,11 @@
 /* The stack: PUSH POP PUSHA POPA PUSHF POPF ENTER LEAVE. */
 #include "cpu/op_int.h"
 
-/* ---- by the rules ------------------------------------------------------------------------------- */
+/* ---- by the rules -------------------------------------------------------------------------------
+ */
 
-uint64_t op_stack_lin(struct cpu *c, const struct cpu_insn *i, uint64_t sp, unsigned size, bool write)
+uint64_t op_stack_lin(struct cpu *c, const struct cpu_insn *i, uint64_t sp, unsigned size,
+		      bool write)
 {
 	if (op_long(c)) {
 		if (unlikely(!cpu_lin_canonical(c, sp) || !cpu_lin_canonical(c, sp + size - 1)))
@@ -34,7 +36,8 @@ void op_drop(struct cpu *c, unsigned bytes)
 }
 
 /* Leave unless @n pushes of @size bytes below @sp would all succeed. */
-static void probe_pushes(struct cpu *c, const struct cpu_insn *i, uint64_t sp, unsigned n, unsigned size)
+static void probe_pushes(struct cpu *c, const struct cpu_insn *i, uint64_t sp, unsigned n,
+			 unsigned size)
 {
 	unsigned access = CPU_ACCESS_WRITE | (cpu_cpl(c) == 3 ? CPU_ACCESS_USER : 0);
 
@@ -42,7 +45,8 @@ static void probe_pushes(struct cpu *c, const struct cpu_insn *i, uint64_t sp, u
 		cpu_probe(c, i, op_stack_lin(c, i, sp - k * size, size, true), size, access);
 }
 
-/* ---- PUSH, POP ------------------------------------------------------------------------------------ */
+/* ---- PUSH, POP
+ * ------------------------------------------------------------------------------------ */
 
 static void push_r(struct cpu *c, const struct cpu_insn *i)
 {
@@ -63,19 +67,16 @@ static void push_m(struct cpu *c, const struct cpu_insn *i)
 }
 
 /*
- * A 32-bit push of a segment register writes only 16 bits: what lies above on the stack stays, as on
- * silicon since the Pentium 4 (SDM 2B, PUSH). A 64-bit one writes zeros.
+ * A 32-bit push of a segment register writes only 16 bits: what lies above on the stack stays, as
+ * on silicon since the Pentium 4 (SDM 2B, PUSH). A 64-bit one writes zeros.
  */
 static void push_seg(struct cpu *c, const struct cpu_insn *i)
 {
 	uint64_t sp = c->s.gpr[X86_RSP] - i->size;
 	uint16_t sel = c->s.seg[i->r1].sel;
-	uint64_t lin = op_stack_lin(c, i, sp, i->size, true);
+	unsigned size = i->size == 4 ? 2 : i->size;
 
-	if (i->size == 4)
-		cpu_st16(c, i, lin, sel);
-	else
-		cpu_st(c, i, lin, sel, i->size);
+	cpu_st(c, i, op_stack_lin(c, i, sp, size, true), sel, size);
 	cpu_set_sp(c, sp);
 	CPU_NEXT(c, i);
 }
@@ -140,12 +141,15 @@ static void pop_r64(struct cpu *c, const struct cpu_insn *i)
 	CPU_NEXT(c, i);
 }
 
-/* The picker has moved disp so that an address by RSP counts from after the pop. */
+/*
+ * The picker has moved disp so that an address by RSP counts from after the pop. The operand has no
+ * prelude: what is wrong with it comes to light after what is wrong with the stack.
+ */
 static void pop_m(struct cpu *c, const struct cpu_insn *i)
 {
 	uint64_t v = op_peek(c, i, 0, i->size);
 
-	cpu_st(c, i, cpu_lin(c, i), v, i->size);
+	cpu_st(c, i, op_seg_lin(c, i, i->seg, cpu_ea(c, i), i->size, true), v, i->size);
 	op_drop(c, i->size);
 	CPU_NEXT(c, i);
 }
@@ -164,7 +168,8 @@ static bool pick_pop(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	return op_is_gpr(d, 0);
 }
 
-/* ---- PUSHA, POPA ---------------------------------------------------------------------------------- */
+/* ---- PUSHA, POPA
+ * ---------------------------------------------------------------------------------- */
 
 static void pusha(struct cpu *c, const struct cpu_insn *i)
 {
@@ -178,20 +183,22 @@ static void pusha(struct cpu *c, const struct cpu_insn *i)
 	CPU_NEXT(c, i);
 }
 
+/* A fault half-way leaves the registers that were popped before it, but not RSP: as silicon does.
+ */
 static void popa(struct cpu *c, const struct cpu_insn *i)
 {
-	uint64_t v[8];
+	for (unsigned k = 0; k < 8; k++) {
+		uint64_t v = op_peek(c, i, k * i->size, i->size);
 
-	for (unsigned k = 0; k < 8; k++)
-		v[k] = op_peek(c, i, k * i->size, i->size);
-	op_drop(c, 8u * i->size);
-	for (unsigned k = 0; k < 8; k++)
 		if (7 - k != X86_RSP)
-			op_put(c, (uint8_t)((7 - k) * 8), v[k], i->size);
+			op_put(c, (uint8_t)((7 - k) * 8), v, i->size);
+	}
+	op_drop(c, 8u * i->size);
 	CPU_NEXT(c, i);
 }
 
-/* ---- PUSHF, POPF ---------------------------------------------------------------------------------- */
+/* ---- PUSHF, POPF
+ * ---------------------------------------------------------------------------------- */
 
 static bool vm86(const struct cpu *c)
 {
@@ -301,11 +308,12 @@ static bool pick_popf(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	return !op_locked(i);
 }
 
-/* ---- ENTER, LEAVE --------------------------------------------------------------------------------- */
+/* ---- ENTER, LEAVE
+ * --------------------------------------------------------------------------------- */
 
 /*
- * imm: the frame's size; arg: the nesting level. In the order of SDM 2A, ENTER: on a fault half-way what
- * was stored stays, as on silicon, but RSP and RBP are as before.
+ * imm: the frame's size; arg: the nesting level. In the order of SDM 2A, ENTER: on a fault half-way
+ * what was stored stays, as on silicon, but RSP and RBP are as before.
  */
 static void enter(struct cpu *c, const struct cpu_insn *i)
 {
@@ -316,7 +324,8 @@ static void enter(struct cpu *c, const struct cpu_insn *i)
 
 	cpu_st(c, i, op_stack_lin(c, i, frame, size, true), bp, size);
 	for (unsigned k = 1; k < level; k++) {
-		uint64_t v = cpu_ld(c, i, op_stack_lin(c, i, (bp - k * size) & mask, size, false), size);
+		uint64_t v =
+			cpu_ld(c, i, op_stack_lin(c, i, (bp - k * size) & mask, size, false), size);
 
 		sp -= size;
 		cpu_st(c, i, op_stack_lin(c, i, sp, size, true), v, size);
@@ -327,7 +336,7 @@ static void enter(struct cpu *c, const struct cpu_insn *i)
 	}
 	sp = (sp - i->imm) & mask;
 	/* The final top of the stack must be writable. */
-	cpu_probe(c, i, op_stack_lin(c, i, sp, 1, true), 1, access);
+	cpu_probe(c, i, op_stack_lin(c, i, sp, size, true), size, access);
 	op_put(c, X86_RBP * 8, size == 2 ? frame : frame & mask, size);
 	cpu_set_sp(c, sp);
 	CPU_NEXT(c, i);
@@ -379,19 +388,12 @@ static bool pick_all(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 }
 
 static const struct cpu_op ops[] = {
-	{ ZYDIS_MNEMONIC_PUSH, 0, pick_push },
-	{ ZYDIS_MNEMONIC_POP, 0, pick_pop },
-	{ ZYDIS_MNEMONIC_PUSHA, 0, pick_all },
-	{ ZYDIS_MNEMONIC_PUSHAD, 0, pick_all },
-	{ ZYDIS_MNEMONIC_POPA, 1, pick_all },
-	{ ZYDIS_MNEMONIC_POPAD, 1, pick_all },
-	{ ZYDIS_MNEMONIC_PUSHF, 0, pick_pushf },
-	{ ZYDIS_MNEMONIC_PUSHFD, 0, pick_pushf },
-	{ ZYDIS_MNEMONIC_PUSHFQ, 0, pick_pushf },
-	{ ZYDIS_MNEMONIC_POPF, 0, pick_popf },
-	{ ZYDIS_MNEMONIC_POPFD, 0, pick_popf },
-	{ ZYDIS_MNEMONIC_POPFQ, 0, pick_popf },
-	{ ZYDIS_MNEMONIC_ENTER, 0, pick_enter },
-	{ ZYDIS_MNEMONIC_LEAVE, 0, pick_leave },
+	{ZYDIS_MNEMONIC_PUSH, 0, pick_push},	{ZYDIS_MNEMONIC_POP, 0, pick_pop},
+	{ZYDIS_MNEMONIC_PUSHA, 0, pick_all},	{ZYDIS_MNEMONIC_PUSHAD, 0, pick_all},
+	{ZYDIS_MNEMONIC_POPA, 1, pick_all},	{ZYDIS_MNEMONIC_POPAD, 1, pick_all},
+	{ZYDIS_MNEMONIC_PUSHF, 0, pick_pushf},	{ZYDIS_MNEMONIC_PUSHFD, 0, pick_pushf},
+	{ZYDIS_MNEMONIC_PUSHFQ, 0, pick_pushf}, {ZYDIS_MNEMONIC_POPF, 0, pick_popf},
+	{ZYDIS_MNEMONIC_POPFD, 0, pick_popf},	{ZYDIS_MNEMONIC_POPFQ, 0, pick_popf},
+	{ZYDIS_MNEMONIC_ENTER, 0, pick_enter},	{ZYDIS_MNEMONIC_LEAVE, 0, pick_leave},
 };
-const struct cpu_op_table cpu_ops_stack = { ops, ARRAY_SIZE(ops) };
+const struct cpu_op_table cpu_ops_stack = {ops, ARRAY_SIZE(ops)};

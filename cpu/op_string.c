@@ -3,16 +3,16 @@
 #include "cpu/op_int.h"
 
 /*
- * A repeated one goes in chunks that stay in a page: the host's own repeated instruction where the TLB
- * knows the pages, which is right also when source and destination overlap, else one element. RSI, RDI and
- * RCX are true after each chunk, so a fault needs no undoing; the flags are set at the end (SDM 2B, REP:
- * a fault leaves them as before the instruction).
+ * A repeated one goes in chunks that stay in a page: the host's own repeated instruction where the
+ * TLB knows the pages, which is right also when source and destination overlap, else one element.
+ * RSI, RDI and RCX are true after each chunk, so a fault needs no undoing; the flags are set at the
+ * end (SDM 2B, REP: a fault leaves them as before the instruction).
  */
 struct run {
-	uint64_t count;  /* elements to go, at least 1 */
-	uint64_t mask;   /* of RSI, RDI, RCX */
+	uint64_t count; /* elements to go, at least 1 */
+	uint64_t mask;	/* of RSI, RDI, RCX */
 	uint8_t size;
-	bool down;       /* EFLAGS.DF */
+	bool down; /* EFLAGS.DF */
 };
 
 enum { REP_NONE, REP_PLAIN, REP_EQUAL, REP_NOT_EQUAL }; /* cpu_insn.arg */
@@ -35,7 +35,8 @@ static bool chunks_allowed(const struct cpu *c, unsigned seg)
 }
 
 /* Registers go on by @n elements. */
-static void advance(struct cpu *c, const struct cpu_insn *i, const struct run *r, unsigned reg, uint64_t n)
+static void advance(struct cpu *c, const struct cpu_insn *i, const struct run *r, unsigned reg,
+		    uint64_t n)
 {
 	uint64_t by = n * r->size;
 	uint64_t v = op_get(c, (uint8_t)(reg * 8), i->asize);
@@ -50,8 +51,8 @@ static uint64_t source_lin(struct cpu *c, const struct cpu_insn *i, const struct
 
 static uint64_t dest_lin(struct cpu *c, const struct cpu_insn *i, const struct run *r, bool write)
 {
-	return op_seg_lin(c, i, op_long(c) ? CPU_SEG_NONE : X86_ES, c->s.gpr[X86_RDI] & r->mask, r->size,
-			  write);
+	return op_seg_lin(c, i, op_long(c) ? CPU_SEG_NONE : X86_ES, c->s.gpr[X86_RDI] & r->mask,
+			  r->size, write);
 }
 
 /* The host's repeated instruction, by size and with DF as the guest's; then @after. */
@@ -82,29 +83,36 @@ static void rep_stos(const struct run *r, void *dst, uint64_t v, uint64_t n)
 	HOST_STRING_SIZES(r, "rep stos", "", : "+D"(dst), "+c"(n) : "a"(v) : "memory");
 }
 
-/* ---- one chunk of each ------------------------------------------------------------------------------ */
+/* ---- one chunk of each
+ * ------------------------------------------------------------------------------ */
 
-static uint64_t movs_chunk(struct cpu *c, const struct cpu_insn *i, const struct run *r, uint16_t *fl)
+/* All faults of the source come before those of the destination. */
+static uint64_t movs_chunk(struct cpu *c, const struct cpu_insn *i, const struct run *r,
+			   uint16_t *fl)
 {
-	uint64_t src = source_lin(c, i, r), dst = dest_lin(c, i, r, true), n = 1, v;
+	uint64_t src = source_lin(c, i, r), dst, n = 1, v = 0;
 	const void *from = op_try(c, src, r->size, false);
-	void *to = op_try(c, dst, r->size, true);
+	void *to;
 
+	if (!from)
+		v = cpu_ld(c, i, src, r->size);
+	dst = dest_lin(c, i, r, true);
+	to = op_try(c, dst, r->size, true);
 	if (from && to && r->count > 1 && chunks_allowed(c, i->seg)) {
 		n = MIN(reach(r, src, c->s.gpr[X86_RSI] & r->mask),
 			reach(r, dst, c->s.gpr[X86_RDI] & r->mask));
 		n = MIN(n, r->count);
 		rep_movs(r, to, from, n);
 	} else {
-		v = cpu_ld(c, i, src, r->size);
-		cpu_st(c, i, dst, v, r->size);
+		cpu_st(c, i, dst, from ? op_raw_ld(from, r->size) : v, r->size);
 	}
 	advance(c, i, r, X86_RSI, n);
 	advance(c, i, r, X86_RDI, n);
 	return n;
 }
 
-static uint64_t stos_chunk(struct cpu *c, const struct cpu_insn *i, const struct run *r, uint16_t *fl)
+static uint64_t stos_chunk(struct cpu *c, const struct cpu_insn *i, const struct run *r,
+			   uint16_t *fl)
 {
 	uint64_t dst = dest_lin(c, i, r, true), n = 1;
 	void *to = op_try(c, dst, r->size, true);
@@ -120,7 +128,8 @@ static uint64_t stos_chunk(struct cpu *c, const struct cpu_insn *i, const struct
 }
 
 /* Only the last element of a repeated LODS can be seen; the others must still be readable. */
-static uint64_t lods_chunk(struct cpu *c, const struct cpu_insn *i, const struct run *r, uint16_t *fl)
+static uint64_t lods_chunk(struct cpu *c, const struct cpu_insn *i, const struct run *r,
+			   uint16_t *fl)
 {
 	uint64_t src = source_lin(c, i, r), n = 1, v;
 
@@ -155,10 +164,14 @@ static uint16_t rep_cmps(const struct run *r, bool equal, const void *a, const v
 
 	if (equal)
 		HOST_STRING_SIZES(r, "repe cmps", OP_ASM_OUT,
-				  : "+S"(a), "+D"(b), "+c"(left), "+a"(fl) : : "cc", "memory");
+				  : "+S"(a), "+D"(b), "+c"(left), "+a"(fl)
+				  :
+				  : "cc", "memory");
 	else
 		HOST_STRING_SIZES(r, "repne cmps", OP_ASM_OUT,
-				  : "+S"(a), "+D"(b), "+c"(left), "+a"(fl) : : "cc", "memory");
+				  : "+S"(a), "+D"(b), "+c"(left), "+a"(fl)
+				  :
+				  : "cc", "memory");
 	*n -= left;
 	return (uint16_t)fl;
 }
@@ -169,34 +182,46 @@ static uint16_t rep_scas(const struct run *r, bool equal, uint64_t v, const void
 
 	if (equal)
 		HOST_STRING_SIZES(r, "repe scas", OP_ASM_OUT,
-				  : "+D"(b), "+c"(left), "+a"(v) : : "cc", "memory");
+				  : "+D"(b), "+c"(left), "+a"(v)
+				  :
+				  : "cc", "memory");
 	else
 		HOST_STRING_SIZES(r, "repne scas", OP_ASM_OUT,
-				  : "+D"(b), "+c"(left), "+a"(v) : : "cc", "memory");
+				  : "+D"(b), "+c"(left), "+a"(v)
+				  :
+				  : "cc", "memory");
 	*n -= left;
 	return (uint16_t)v;
 }
 
-static uint64_t cmps_chunk(struct cpu *c, const struct cpu_insn *i, const struct run *r, uint16_t *fl)
+/* Here it is the destination, at RDI, whose faults silicon finds first. */
+static uint64_t cmps_chunk(struct cpu *c, const struct cpu_insn *i, const struct run *r,
+			   uint16_t *fl)
 {
-	uint64_t src = source_lin(c, i, r), dst = dest_lin(c, i, r, false), n = 1, v;
-	const void *a = op_try(c, src, r->size, false), *b = op_try(c, dst, r->size, false);
+	uint64_t dst = dest_lin(c, i, r, false), src, n = 1, v = 0;
+	const void *b = op_try(c, dst, r->size, false), *a;
 
+	if (!b)
+		v = cpu_ld(c, i, dst, r->size);
+	src = source_lin(c, i, r);
+	a = op_try(c, src, r->size, false);
 	if (a && b && r->count > 1 && chunks_allowed(c, i->seg)) {
 		n = MIN(reach(r, src, c->s.gpr[X86_RSI] & r->mask),
 			reach(r, dst, c->s.gpr[X86_RDI] & r->mask));
 		n = MIN(n, r->count);
 		*fl = rep_cmps(r, i->arg == REP_EQUAL, a, b, &n);
 	} else {
-		v = cpu_ld(c, i, src, r->size);
-		*fl = compare(v, cpu_ld(c, i, dst, r->size), r->size);
+		if (b)
+			v = op_raw_ld(b, r->size);
+		*fl = compare(cpu_ld(c, i, src, r->size), v, r->size);
 	}
 	advance(c, i, r, X86_RSI, n);
 	advance(c, i, r, X86_RDI, n);
 	return n;
 }
 
-static uint64_t scas_chunk(struct cpu *c, const struct cpu_insn *i, const struct run *r, uint16_t *fl)
+static uint64_t scas_chunk(struct cpu *c, const struct cpu_insn *i, const struct run *r,
+			   uint16_t *fl)
 {
 	uint64_t dst = dest_lin(c, i, r, false), n = 1;
 	const void *b = op_try(c, dst, r->size, false);
@@ -211,7 +236,8 @@ static uint64_t scas_chunk(struct cpu *c, const struct cpu_insn *i, const struct
 	return n;
 }
 
-/* ---- the loop --------------------------------------------------------------------------------------- */
+/* ---- the loop
+ * --------------------------------------------------------------------------------------- */
 
 static void movs(struct cpu *c, const struct cpu_insn *i);
 static void stos(struct cpu *c, const struct cpu_insn *i);
@@ -220,13 +246,14 @@ static void stos(struct cpu *c, const struct cpu_insn *i);
 #define EMULATE_ELEMENTS 4096u
 
 /*
- * Between chunks: someone wants the processor, or it goes step by step. Then the instruction is as not
- * executed, with its registers ahead, and will go on from there.
+ * Between chunks: someone wants the processor, or it goes step by step. Then the instruction is as
+ * not executed, with its registers ahead, and will go on from there.
  */
 static bool interrupted(struct cpu *c, const struct cpu_insn *i, uint64_t done)
 {
-	if (c->mem_ops ? done < EMULATE_ELEMENTS :
-			 likely(c->icount <= __atomic_load_n(&c->run_limit, __ATOMIC_RELAXED) && !c->single))
+	if (c->mem_ops ? done < EMULATE_ELEMENTS
+		       : likely(c->icount <= __atomic_load_n(&c->run_limit, __ATOMIC_RELAXED) &&
+				!c->single))
 		return false;
 	cpu_begin(c, i);
 	c->chain_from = NULL;
@@ -234,8 +261,8 @@ static bool interrupted(struct cpu *c, const struct cpu_insn *i, uint64_t done)
 }
 
 /*
- * With a 32-bit address size silicon clears the upper halves of RCX, and of the pointers of MOVS and STOS,
- * before the first element (seen on the host; the manual does not say).
+ * With a 32-bit address size silicon clears the upper halves of RCX, and of the pointers of MOVS
+ * and STOS, before the first element (seen on the host; the manual does not say).
  */
 static void clear_tops(struct cpu *c, const struct cpu_insn *i)
 {
@@ -248,7 +275,8 @@ static void clear_tops(struct cpu *c, const struct cpu_insn *i)
 
 /* Returns whether the instruction is complete. */
 OP_INLINE bool repeat(struct cpu *c, const struct cpu_insn *i,
-		      uint64_t (*chunk)(struct cpu *, const struct cpu_insn *, const struct run *, uint16_t *))
+		      uint64_t (*chunk)(struct cpu *, const struct cpu_insn *, const struct run *,
+					uint16_t *))
 {
 	struct run r = {
 		.count = 1,
@@ -298,7 +326,8 @@ DEFINE_STRING(lods)
 DEFINE_STRING(cmps)
 DEFINE_STRING(scas)
 
-/* ---- INS, OUTS -------------------------------------------------------------------------------------- */
+/* ---- INS, OUTS
+ * -------------------------------------------------------------------------------------- */
 
 /* Outside cpu_emulate() they leave, and L0 comes back through it. */
 static void leave_for_io(struct cpu *c, const struct cpu_insn *i, bool in)
@@ -311,7 +340,8 @@ static void leave_for_io(struct cpu *c, const struct cpu_insn *i, bool in)
 	cpu_leave(c, i, CPU_EXIT_IO);
 }
 
-static uint64_t ins_chunk(struct cpu *c, const struct cpu_insn *i, const struct run *r, uint16_t *fl)
+static uint64_t ins_chunk(struct cpu *c, const struct cpu_insn *i, const struct run *r,
+			  uint16_t *fl)
 {
 	uint16_t port = CPU_REG16(c, X86_RDX * 8);
 	uint64_t dst, v = 0;
@@ -322,7 +352,7 @@ static uint64_t ins_chunk(struct cpu *c, const struct cpu_insn *i, const struct 
 		leave_for_io(c, i, true);
 	dst = dest_lin(c, i, r, true);
 	p = cpu_mem_w(c, i, dst, r->size);
-	cpu_emulate_port(c, i, &(struct cpu_port_access){ port, true, r->size, &v });
+	cpu_emulate_port(c, i, &(struct cpu_port_access){port, true, r->size, &v});
 	cpu_debug_io(c, port, r->size);
 	op_raw_st(p, v, r->size);
 	cpu_mem_done(c, i, p);
@@ -330,7 +360,8 @@ static uint64_t ins_chunk(struct cpu *c, const struct cpu_insn *i, const struct 
 	return 1;
 }
 
-static uint64_t outs_chunk(struct cpu *c, const struct cpu_insn *i, const struct run *r, uint16_t *fl)
+static uint64_t outs_chunk(struct cpu *c, const struct cpu_insn *i, const struct run *r,
+			   uint16_t *fl)
 {
 	uint16_t port = CPU_REG16(c, X86_RDX * 8);
 	uint64_t v;
@@ -339,7 +370,7 @@ static uint64_t outs_chunk(struct cpu *c, const struct cpu_insn *i, const struct
 	if (!c->mem_ops)
 		leave_for_io(c, i, false);
 	v = cpu_ld(c, i, source_lin(c, i, r), r->size);
-	cpu_emulate_port(c, i, &(struct cpu_port_access){ port, false, r->size, &v });
+	cpu_emulate_port(c, i, &(struct cpu_port_access){port, false, r->size, &v});
 	cpu_debug_io(c, port, r->size);
 	advance(c, i, r, X86_RSI, 1);
 	return 1;
@@ -347,7 +378,8 @@ static uint64_t outs_chunk(struct cpu *c, const struct cpu_insn *i, const struct
 DEFINE_STRING(ins)
 DEFINE_STRING(outs)
 
-/* ---- picking ---------------------------------------------------------------------------------------- */
+/* ---- picking
+ * ---------------------------------------------------------------------------------------- */
 
 /* What F3 or F2 means for this instruction; the later of the two counts. */
 static uint16_t rep_kind(const struct cpu_dec *d, bool compares)
@@ -372,7 +404,7 @@ enum { STR_MOVS, STR_STOS, STR_LODS, STR_CMPS, STR_SCAS, STR_INS, STR_OUTS };
 
 static bool pick_string(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 {
-	static const cpu_op_fn fn[] = { movs, stos, lods, cmps, scas, ins, outs };
+	static const cpu_op_fn fn[] = {movs, stos, lods, cmps, scas, ins, outs};
 	unsigned op = arg >> 8;
 
 	/* MOVSD and CMPSD are also names of SSE instructions. */
@@ -388,31 +420,31 @@ static bool pick_string(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 }
 
 static const struct cpu_op ops[] = {
-	{ ZYDIS_MNEMONIC_MOVSB, STR_ARG(STR_MOVS, 1), pick_string },
-	{ ZYDIS_MNEMONIC_MOVSW, STR_ARG(STR_MOVS, 2), pick_string },
-	{ ZYDIS_MNEMONIC_MOVSD, STR_ARG(STR_MOVS, 4), pick_string },
-	{ ZYDIS_MNEMONIC_MOVSQ, STR_ARG(STR_MOVS, 8), pick_string },
-	{ ZYDIS_MNEMONIC_STOSB, STR_ARG(STR_STOS, 1), pick_string },
-	{ ZYDIS_MNEMONIC_STOSW, STR_ARG(STR_STOS, 2), pick_string },
-	{ ZYDIS_MNEMONIC_STOSD, STR_ARG(STR_STOS, 4), pick_string },
-	{ ZYDIS_MNEMONIC_STOSQ, STR_ARG(STR_STOS, 8), pick_string },
-	{ ZYDIS_MNEMONIC_LODSB, STR_ARG(STR_LODS, 1), pick_string },
-	{ ZYDIS_MNEMONIC_LODSW, STR_ARG(STR_LODS, 2), pick_string },
-	{ ZYDIS_MNEMONIC_LODSD, STR_ARG(STR_LODS, 4), pick_string },
-	{ ZYDIS_MNEMONIC_LODSQ, STR_ARG(STR_LODS, 8), pick_string },
-	{ ZYDIS_MNEMONIC_CMPSB, STR_ARG(STR_CMPS, 1), pick_string },
-	{ ZYDIS_MNEMONIC_CMPSW, STR_ARG(STR_CMPS, 2), pick_string },
-	{ ZYDIS_MNEMONIC_CMPSD, STR_ARG(STR_CMPS, 4), pick_string },
-	{ ZYDIS_MNEMONIC_CMPSQ, STR_ARG(STR_CMPS, 8), pick_string },
-	{ ZYDIS_MNEMONIC_SCASB, STR_ARG(STR_SCAS, 1), pick_string },
-	{ ZYDIS_MNEMONIC_SCASW, STR_ARG(STR_SCAS, 2), pick_string },
-	{ ZYDIS_MNEMONIC_SCASD, STR_ARG(STR_SCAS, 4), pick_string },
-	{ ZYDIS_MNEMONIC_SCASQ, STR_ARG(STR_SCAS, 8), pick_string },
-	{ ZYDIS_MNEMONIC_INSB, STR_ARG(STR_INS, 1), pick_string },
-	{ ZYDIS_MNEMONIC_INSW, STR_ARG(STR_INS, 2), pick_string },
-	{ ZYDIS_MNEMONIC_INSD, STR_ARG(STR_INS, 4), pick_string },
-	{ ZYDIS_MNEMONIC_OUTSB, STR_ARG(STR_OUTS, 1), pick_string },
-	{ ZYDIS_MNEMONIC_OUTSW, STR_ARG(STR_OUTS, 2), pick_string },
-	{ ZYDIS_MNEMONIC_OUTSD, STR_ARG(STR_OUTS, 4), pick_string },
+	{ZYDIS_MNEMONIC_MOVSB, STR_ARG(STR_MOVS, 1), pick_string},
+	{ZYDIS_MNEMONIC_MOVSW, STR_ARG(STR_MOVS, 2), pick_string},
+	{ZYDIS_MNEMONIC_MOVSD, STR_ARG(STR_MOVS, 4), pick_string},
+	{ZYDIS_MNEMONIC_MOVSQ, STR_ARG(STR_MOVS, 8), pick_string},
+	{ZYDIS_MNEMONIC_STOSB, STR_ARG(STR_STOS, 1), pick_string},
+	{ZYDIS_MNEMONIC_STOSW, STR_ARG(STR_STOS, 2), pick_string},
+	{ZYDIS_MNEMONIC_STOSD, STR_ARG(STR_STOS, 4), pick_string},
+	{ZYDIS_MNEMONIC_STOSQ, STR_ARG(STR_STOS, 8), pick_string},
+	{ZYDIS_MNEMONIC_LODSB, STR_ARG(STR_LODS, 1), pick_string},
+	{ZYDIS_MNEMONIC_LODSW, STR_ARG(STR_LODS, 2), pick_string},
+	{ZYDIS_MNEMONIC_LODSD, STR_ARG(STR_LODS, 4), pick_string},
+	{ZYDIS_MNEMONIC_LODSQ, STR_ARG(STR_LODS, 8), pick_string},
+	{ZYDIS_MNEMONIC_CMPSB, STR_ARG(STR_CMPS, 1), pick_string},
+	{ZYDIS_MNEMONIC_CMPSW, STR_ARG(STR_CMPS, 2), pick_string},
+	{ZYDIS_MNEMONIC_CMPSD, STR_ARG(STR_CMPS, 4), pick_string},
+	{ZYDIS_MNEMONIC_CMPSQ, STR_ARG(STR_CMPS, 8), pick_string},
+	{ZYDIS_MNEMONIC_SCASB, STR_ARG(STR_SCAS, 1), pick_string},
+	{ZYDIS_MNEMONIC_SCASW, STR_ARG(STR_SCAS, 2), pick_string},
+	{ZYDIS_MNEMONIC_SCASD, STR_ARG(STR_SCAS, 4), pick_string},
+	{ZYDIS_MNEMONIC_SCASQ, STR_ARG(STR_SCAS, 8), pick_string},
+	{ZYDIS_MNEMONIC_INSB, STR_ARG(STR_INS, 1), pick_string},
+	{ZYDIS_MNEMONIC_INSW, STR_ARG(STR_INS, 2), pick_string},
+	{ZYDIS_MNEMONIC_INSD, STR_ARG(STR_INS, 4), pick_string},
+	{ZYDIS_MNEMONIC_OUTSB, STR_ARG(STR_OUTS, 1), pick_string},
+	{ZYDIS_MNEMONIC_OUTSW, STR_ARG(STR_OUTS, 2), pick_string},
+	{ZYDIS_MNEMONIC_OUTSD, STR_ARG(STR_OUTS, 4), pick_string},
 };
-const struct cpu_op_table cpu_ops_string = { ops, ARRAY_SIZE(ops) };
+const struct cpu_op_table cpu_ops_string = {ops, ARRAY_SIZE(ops)};

@@ -30,7 +30,8 @@ static void require_cpl0(struct cpu *c, const struct cpu_insn *i)
 		gp0(c, i);
 }
 
-static void leave_if(struct cpu *c, const struct cpu_insn *i, uint64_t control, enum cpu_exit_reason reason)
+static void leave_if(struct cpu *c, const struct cpu_insn *i, uint64_t control,
+		     enum cpu_exit_reason reason)
 {
 	if (c->ctl.exits & control)
 		cpu_leave(c, i, reason);
@@ -70,7 +71,8 @@ static void fault_if(struct cpu *c, int vector)
 		cpu_fault_err(c, NULL, (uint8_t)vector, 0);
 }
 
-/* ---- control registers -------------------------------------------------------------------------- */
+/* ---- control registers --------------------------------------------------------------------------
+ */
 
 _Noreturn static void leave_cr(struct cpu *c, const struct cpu_insn *i, unsigned num, bool write,
 			       uint64_t value)
@@ -106,9 +108,7 @@ static int write_cr(struct cpu *c, unsigned num, uint64_t value)
 	case 0:
 		value = (value & ~c->ctl.cr0_mask) | (c->s.cr0 & c->ctl.cr0_mask);
 		return cpu_write_cr0(c, value, true);
-	case 2:
-		c->s.cr2 = value;
-		return 0;
+	case 2: c->s.cr2 = value; return 0;
 	case 3:
 		vector = cpu_cr3_check(c, value, &cr3, true);
 		if (!vector)
@@ -117,8 +117,7 @@ static int write_cr(struct cpu *c, unsigned num, uint64_t value)
 	case 4:
 		value = (value & ~c->ctl.cr4_mask) | (c->s.cr4 & c->ctl.cr4_mask);
 		return cpu_write_cr4(c, value, true);
-	default:
-		return cpu_set_cr8(c, value);
+	default: return cpu_set_cr8(c, value);
 	}
 }
 
@@ -167,7 +166,8 @@ static void op_lmsw(struct cpu *c, const struct cpu_insn *i)
 	uint64_t value, old, mask = c->ctl.cr0_mask & 0xf;
 
 	require_cpl0(c, i);
-	value = (i->flags & CPU_INSN_MEM ? cpu_ld16(c, i, cpu_lin(c, i)) : CPU_REG16(c, i->r3)) & 0xf;
+	value = (i->flags & CPU_INSN_MEM ? cpu_ld16(c, i, cpu_lin(c, i)) : CPU_REG16(c, i->r3)) &
+		0xf;
 	old = cpu_read_cr0(c);
 	value = (old & ~0xeull) | value;
 	if ((value ^ c->ctl.cr0_shadow) & mask) {
@@ -233,7 +233,7 @@ static bool pick_msw(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	return arg ? pick_end(i, op_lmsw) : pick_fn(i, op_smsw);
 }
 
-/* ---- debug registers (SDM 3B 18.2) ---------------------------------------------------------------- */
+/* ---- debug registers (SDM 3B 18.2) ---------------------------------------------------------- */
 
 /* DR4 and DR5 are DR6 and DR7, or nothing with CR4.DE. */
 static unsigned dr_number(struct cpu *c, const struct cpu_insn *i)
@@ -248,7 +248,8 @@ static unsigned dr_number(struct cpu *c, const struct cpu_insn *i)
 	return num;
 }
 
-static void check_dr(struct cpu *c, const struct cpu_insn *i, unsigned num, bool write, uint64_t value)
+static void check_dr(struct cpu *c, const struct cpu_insn *i, unsigned num, bool write,
+		     uint64_t value)
 {
 	require_cpl0(c, i);
 	if (c->ctl.exits & CPU_CTL_MOV_DR) {
@@ -294,7 +295,8 @@ static void op_mov_from_dr(struct cpu *c, const struct cpu_insn *i)
 
 static bool reg_in(const ZydisDecodedOperand *op, ZydisRegister first, ZydisRegister last)
 {
-	return op->type == ZYDIS_OPERAND_TYPE_REGISTER && op->reg.value >= first && op->reg.value <= last;
+	return op->type == ZYDIS_OPERAND_TYPE_REGISTER && op->reg.value >= first &&
+	       op->reg.value <= last;
 }
 
 /* MOV to and from CR and DR; other forms of MOV are not ours. */
@@ -321,7 +323,8 @@ static bool pick_mov_sys(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	return false;
 }
 
-/* ---- XCR0, PKRU --------------------------------------------------------------------------------- */
+/* ---- XCR0, PKRU ---------------------------------------------------------------------------------
+ */
 
 static void op_xgetbv(struct cpu *c, const struct cpu_insn *i)
 {
@@ -374,7 +377,7 @@ static void op_wrpkru(struct cpu *c, const struct cpu_insn *i)
 	cpu_retire(c, i, false);
 }
 
-/* ---- MSRs, CPUID, time, random numbers -------------------------------------------------------------- */
+/* ---- MSRs, CPUID, time, random numbers ------------------------------------------------------ */
 
 static void op_rdmsr(struct cpu *c, const struct cpu_insn *i)
 {
@@ -524,7 +527,7 @@ static bool pick_rdrand(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	return pick_fn(i, op_rdrand);
 }
 
-/* ---- TLB and caches ------------------------------------------------------------------------------- */
+/* ---- TLB and caches ------------------------------------------------------------------------- */
 
 static void op_invlpg(struct cpu *c, const struct cpu_insn *i)
 {
@@ -565,7 +568,7 @@ static void op_invpcid(struct cpu *c, const struct cpu_insn *i)
 	c->exit.invpcid.pcid = pcid;
 	c->exit.invpcid.gva = gva;
 	leave_if(c, i, CPU_CTL_INVPCID, CPU_EXIT_INVPCID);
-	if (type > 3 || pcid >> 12 || (type == 0 && !cpu_lin_canonical(c, gva)) ||
+	if (type > 3 || pcid >> 12 || (type == 0 && !cpu_base_canonical(c, gva)) ||
 	    (type < 2 && pcid && !(c->s.cr4 & X86_CR4_PCIDE)))
 		gp0(c, i);
 	cpu_begin(c, i);
@@ -592,7 +595,7 @@ static void op_wbinvd(struct cpu *c, const struct cpu_insn *i)
 	CPU_NEXT(c, i);
 }
 
-/* ---- interrupt flag, HLT, MONITOR ------------------------------------------------------------------- */
+/* ---- interrupt flag, HLT, MONITOR ----------------------------------------------------------- */
 
 /* Which flag CLI and STI may change here: IF, VIF, or none (SDM 2A, CLI). */
 static uint64_t interrupt_flag(const struct cpu *c)
@@ -614,19 +617,35 @@ static void op_cli(struct cpu *c, const struct cpu_insn *i)
 	CPU_NEXT(c, i);
 }
 
+/* Somebody waits for the window, or looks at every instruction: to the dispatcher. */
+static __attribute__((noinline)) void sti_slow(struct cpu *c, const struct cpu_insn *i)
+{
+	cpu_begin(c, i);
+	c->s.rflags |= X86_FLAG_IF;
+	c->s.int_shadow_sti = true;
+	c->sti_at = c->icount + 1;
+	cpu_recheck(c);
+	cpu_retire(c, i, false);
+}
+
+/* Kernels do it all the time: it does not end the block. The shadow is settled when someone asks.
+ */
 static void op_sti(struct cpu *c, const struct cpu_insn *i)
 {
 	uint64_t flag = interrupt_flag(c);
 
 	if (!flag || (flag == X86_FLAG_VIF && (c->s.rflags & X86_FLAG_VIP)))
 		gp0(c, i);
-	cpu_begin(c, i);
 	if (flag == X86_FLAG_IF && !(c->s.rflags & X86_FLAG_IF)) {
+		if (c->single || (c->ctl.exits & CPU_CTL_IRQ_WINDOW)) {
+			sti_slow(c, i);
+			return;
+		}
 		c->s.int_shadow_sti = true;
-		cpu_recheck(c);
+		c->sti_at = insn_icount(c, i) + 1;
 	}
 	c->s.rflags |= flag;
-	cpu_retire(c, i, false);
+	CPU_NEXT(c, i);
 }
 
 static void op_hlt(struct cpu *c, const struct cpu_insn *i)
@@ -656,7 +675,7 @@ static void op_mwait(struct cpu *c, const struct cpu_insn *i)
 	CPU_NEXT(c, i);
 }
 
-/* ---- GDTR and IDTR ---------------------------------------------------------------------------------- */
+/* ---- GDTR and IDTR -------------------------------------------------------------------------- */
 
 static void op_load_table(struct cpu *c, const struct cpu_insn *i)
 {
@@ -671,7 +690,7 @@ static void op_load_table(struct cpu *c, const struct cpu_insn *i)
 	t.base = mode64(c) ? cpu_ld64(c, i, lin) : cpu_ld32(c, i, lin);
 	if (!mode64(c) && i->size == 2)
 		t.base &= 0xffffff;
-	if (mode64(c) && !cpu_lin_canonical(c, t.base))
+	if (mode64(c) && !cpu_base_canonical(c, t.base))
 		gp0(c, i);
 	if (i->arg)
 		c->s.idtr = t;
@@ -686,7 +705,7 @@ static void op_store_table(struct cpu *c, const struct cpu_insn *i)
 	struct {
 		uint16_t limit;
 		uint64_t base;
-	} __attribute__((packed)) image = { t->limit, t->base };
+	} __attribute__((packed)) image = {t->limit, t->base};
 
 	check_umip(c, i);
 	leave_if(c, i, CPU_CTL_DESC_TABLE, CPU_EXIT_DESC_TABLE);
@@ -703,7 +722,7 @@ static bool pick_table(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	return pick_fn(i, arg & 2 ? op_store_table : op_load_table);
 }
 
-/* ---- GS, FS, AC ----------------------------------------------------------------------------------- */
+/* ---- GS, FS, AC ----------------------------------------------------------------------------- */
 
 static void op_swapgs(struct cpu *c, const struct cpu_insn *i)
 {
@@ -732,7 +751,7 @@ static void op_wrbase(struct cpu *c, const struct cpu_insn *i)
 
 	if (!(c->s.cr4 & X86_CR4_FSGSBASE))
 		cpu_fault(c, i, X86_VEC_UD);
-	if (!cpu_lin_canonical(c, base))
+	if (!cpu_base_canonical(c, base))
 		gp0(c, i);
 	c->lbase[i->arg] = c->s.seg[i->arg].base = base;
 	CPU_NEXT(c, i);
@@ -767,7 +786,7 @@ static bool pick_stac(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	return pick_fn(i, op_stac);
 }
 
-/* ---- ports ------------------------------------------------------------------------------------------ */
+/* ---- ports ---------------------------------------------------------------------------------- */
 
 void cpu_io_check(struct cpu *c, const struct cpu_insn *i, uint16_t port, unsigned size)
 {
@@ -850,7 +869,7 @@ static bool pick_port(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	return pick_fn(i, arg ? op_out : op_in);
 }
 
-/* ---- VMX ------------------------------------------------------------------------------------------- */
+/* ---- VMX ------------------------------------------------------------------------------------ */
 
 /* arg: the order in the table, for L0 */
 static void op_vmx(struct cpu *c, const struct cpu_insn *i)
@@ -869,7 +888,7 @@ static bool pick_vmx(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	return pick_end(i, op_vmx);
 }
 
-/* ---- the table -------------------------------------------------------------------------------------- */
+/* ---- the table ------------------------------------------------------------------------------ */
 
 /* Forms that need nothing but their handler, in the order of arg. */
 static bool pick_plain(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
@@ -878,68 +897,68 @@ static bool pick_plain(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 		cpu_op_fn fn;
 		bool end;
 	} plain[] = {
-		{ op_clts, true }, { op_xgetbv, false }, { op_xsetbv, true }, { op_rdpkru, false },
-		{ op_wrpkru, true }, { op_rdmsr, true }, { op_wrmsr, true }, { op_cpuid, false },
-		{ op_rdtsc, false }, { op_rdtscp, false }, { op_rdpid, false }, { op_rdpmc, true },
-		{ op_invlpg, true }, { op_wbinvd, false }, { op_cli, false }, { op_sti, true },
-		{ op_hlt, true }, { op_monitor, false }, { op_mwait, false }, { op_swapgs, false },
+		{op_clts, true},   {op_xgetbv, false},	{op_xsetbv, true}, {op_rdpkru, false},
+		{op_wrpkru, true}, {op_rdmsr, true},	{op_wrmsr, true},  {op_cpuid, false},
+		{op_rdtsc, false}, {op_rdtscp, false},	{op_rdpid, false}, {op_rdpmc, true},
+		{op_invlpg, true}, {op_wbinvd, false},	{op_cli, false},   {op_sti, false},
+		{op_hlt, true},	   {op_monitor, false}, {op_mwait, false}, {op_swapgs, false},
 	};
 
 	return plain[arg].end ? pick_end(i, plain[arg].fn) : pick_fn(i, plain[arg].fn);
 }
 
 static const struct cpu_op ops[] = {
-	{ ZYDIS_MNEMONIC_MOV, 0, pick_mov_sys },
-	{ ZYDIS_MNEMONIC_SMSW, 0, pick_msw },
-	{ ZYDIS_MNEMONIC_LMSW, 1, pick_msw },
-	{ ZYDIS_MNEMONIC_CLTS, 0, pick_plain },
-	{ ZYDIS_MNEMONIC_XGETBV, 1, pick_plain },
-	{ ZYDIS_MNEMONIC_XSETBV, 2, pick_plain },
-	{ ZYDIS_MNEMONIC_RDPKRU, 3, pick_plain },
-	{ ZYDIS_MNEMONIC_WRPKRU, 4, pick_plain },
-	{ ZYDIS_MNEMONIC_RDMSR, 5, pick_plain },
-	{ ZYDIS_MNEMONIC_WRMSR, 6, pick_plain },
-	{ ZYDIS_MNEMONIC_CPUID, 7, pick_plain },
-	{ ZYDIS_MNEMONIC_RDTSC, 8, pick_plain },
-	{ ZYDIS_MNEMONIC_RDTSCP, 9, pick_plain },
-	{ ZYDIS_MNEMONIC_RDPID, 10, pick_plain },
-	{ ZYDIS_MNEMONIC_RDPMC, 11, pick_plain },
-	{ ZYDIS_MNEMONIC_INVLPG, 12, pick_plain },
-	{ ZYDIS_MNEMONIC_WBINVD, 13, pick_plain },
-	{ ZYDIS_MNEMONIC_INVD, 13, pick_plain },
-	{ ZYDIS_MNEMONIC_CLI, 14, pick_plain },
-	{ ZYDIS_MNEMONIC_STI, 15, pick_plain },
-	{ ZYDIS_MNEMONIC_HLT, 16, pick_plain },
-	{ ZYDIS_MNEMONIC_MONITOR, 17, pick_plain },
-	{ ZYDIS_MNEMONIC_MWAIT, 18, pick_plain },
-	{ ZYDIS_MNEMONIC_SWAPGS, 19, pick_plain },
-	{ ZYDIS_MNEMONIC_RDRAND, 0, pick_rdrand },
-	{ ZYDIS_MNEMONIC_RDSEED, 1, pick_rdrand },
-	{ ZYDIS_MNEMONIC_INVPCID, 0, pick_invpcid },
-	{ ZYDIS_MNEMONIC_LGDT, 0, pick_table },
-	{ ZYDIS_MNEMONIC_LIDT, 1, pick_table },
-	{ ZYDIS_MNEMONIC_SGDT, 2, pick_table },
-	{ ZYDIS_MNEMONIC_SIDT, 3, pick_table },
-	{ ZYDIS_MNEMONIC_RDFSBASE, X86_FS, pick_base },
-	{ ZYDIS_MNEMONIC_RDGSBASE, X86_GS, pick_base },
-	{ ZYDIS_MNEMONIC_WRFSBASE, X86_FS + 8, pick_base },
-	{ ZYDIS_MNEMONIC_WRGSBASE, X86_GS + 8, pick_base },
-	{ ZYDIS_MNEMONIC_CLAC, 0, pick_stac },
-	{ ZYDIS_MNEMONIC_STAC, 1, pick_stac },
-	{ ZYDIS_MNEMONIC_IN, 0, pick_port },
-	{ ZYDIS_MNEMONIC_OUT, 1, pick_port },
-	{ ZYDIS_MNEMONIC_VMCALL, 0, pick_vmx },
-	{ ZYDIS_MNEMONIC_VMLAUNCH, 1, pick_vmx },
-	{ ZYDIS_MNEMONIC_VMRESUME, 2, pick_vmx },
-	{ ZYDIS_MNEMONIC_VMXOFF, 3, pick_vmx },
-	{ ZYDIS_MNEMONIC_VMXON, 4, pick_vmx },
-	{ ZYDIS_MNEMONIC_VMPTRLD, 5, pick_vmx },
-	{ ZYDIS_MNEMONIC_VMPTRST, 6, pick_vmx },
-	{ ZYDIS_MNEMONIC_VMCLEAR, 7, pick_vmx },
-	{ ZYDIS_MNEMONIC_VMREAD, 8, pick_vmx },
-	{ ZYDIS_MNEMONIC_VMWRITE, 9, pick_vmx },
-	{ ZYDIS_MNEMONIC_INVEPT, 10, pick_vmx },
-	{ ZYDIS_MNEMONIC_INVVPID, 11, pick_vmx },
+	{ZYDIS_MNEMONIC_MOV, 0, pick_mov_sys},
+	{ZYDIS_MNEMONIC_SMSW, 0, pick_msw},
+	{ZYDIS_MNEMONIC_LMSW, 1, pick_msw},
+	{ZYDIS_MNEMONIC_CLTS, 0, pick_plain},
+	{ZYDIS_MNEMONIC_XGETBV, 1, pick_plain},
+	{ZYDIS_MNEMONIC_XSETBV, 2, pick_plain},
+	{ZYDIS_MNEMONIC_RDPKRU, 3, pick_plain},
+	{ZYDIS_MNEMONIC_WRPKRU, 4, pick_plain},
+	{ZYDIS_MNEMONIC_RDMSR, 5, pick_plain},
+	{ZYDIS_MNEMONIC_WRMSR, 6, pick_plain},
+	{ZYDIS_MNEMONIC_CPUID, 7, pick_plain},
+	{ZYDIS_MNEMONIC_RDTSC, 8, pick_plain},
+	{ZYDIS_MNEMONIC_RDTSCP, 9, pick_plain},
+	{ZYDIS_MNEMONIC_RDPID, 10, pick_plain},
+	{ZYDIS_MNEMONIC_RDPMC, 11, pick_plain},
+	{ZYDIS_MNEMONIC_INVLPG, 12, pick_plain},
+	{ZYDIS_MNEMONIC_WBINVD, 13, pick_plain},
+	{ZYDIS_MNEMONIC_INVD, 13, pick_plain},
+	{ZYDIS_MNEMONIC_CLI, 14, pick_plain},
+	{ZYDIS_MNEMONIC_STI, 15, pick_plain},
+	{ZYDIS_MNEMONIC_HLT, 16, pick_plain},
+	{ZYDIS_MNEMONIC_MONITOR, 17, pick_plain},
+	{ZYDIS_MNEMONIC_MWAIT, 18, pick_plain},
+	{ZYDIS_MNEMONIC_SWAPGS, 19, pick_plain},
+	{ZYDIS_MNEMONIC_RDRAND, 0, pick_rdrand},
+	{ZYDIS_MNEMONIC_RDSEED, 1, pick_rdrand},
+	{ZYDIS_MNEMONIC_INVPCID, 0, pick_invpcid},
+	{ZYDIS_MNEMONIC_LGDT, 0, pick_table},
+	{ZYDIS_MNEMONIC_LIDT, 1, pick_table},
+	{ZYDIS_MNEMONIC_SGDT, 2, pick_table},
+	{ZYDIS_MNEMONIC_SIDT, 3, pick_table},
+	{ZYDIS_MNEMONIC_RDFSBASE, X86_FS, pick_base},
+	{ZYDIS_MNEMONIC_RDGSBASE, X86_GS, pick_base},
+	{ZYDIS_MNEMONIC_WRFSBASE, X86_FS + 8, pick_base},
+	{ZYDIS_MNEMONIC_WRGSBASE, X86_GS + 8, pick_base},
+	{ZYDIS_MNEMONIC_CLAC, 0, pick_stac},
+	{ZYDIS_MNEMONIC_STAC, 1, pick_stac},
+	{ZYDIS_MNEMONIC_IN, 0, pick_port},
+	{ZYDIS_MNEMONIC_OUT, 1, pick_port},
+	{ZYDIS_MNEMONIC_VMCALL, 0, pick_vmx},
+	{ZYDIS_MNEMONIC_VMLAUNCH, 1, pick_vmx},
+	{ZYDIS_MNEMONIC_VMRESUME, 2, pick_vmx},
+	{ZYDIS_MNEMONIC_VMXOFF, 3, pick_vmx},
+	{ZYDIS_MNEMONIC_VMXON, 4, pick_vmx},
+	{ZYDIS_MNEMONIC_VMPTRLD, 5, pick_vmx},
+	{ZYDIS_MNEMONIC_VMPTRST, 6, pick_vmx},
+	{ZYDIS_MNEMONIC_VMCLEAR, 7, pick_vmx},
+	{ZYDIS_MNEMONIC_VMREAD, 8, pick_vmx},
+	{ZYDIS_MNEMONIC_VMWRITE, 9, pick_vmx},
+	{ZYDIS_MNEMONIC_INVEPT, 10, pick_vmx},
+	{ZYDIS_MNEMONIC_INVVPID, 11, pick_vmx},
 };
 
-const struct cpu_op_table cpu_ops_system = { ops, ARRAY_SIZE(ops) };
+const struct cpu_op_table cpu_ops_system = {ops, ARRAY_SIZE(ops)};

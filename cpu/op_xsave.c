@@ -11,16 +11,17 @@
 #define XCOMP_FORMAT BIT(63)
 
 #define OFF_MXCSR offsetof(struct cpu_fx, mxcsr)
-#define OFF_ST    offsetof(struct cpu_fx, st)
-#define OFF_XMM   offsetof(struct cpu_fx, xmm)
-static_assert(OFF_MXCSR == 24 && OFF_ST == 32 && OFF_XMM == 160, "the legacy region (SDM 1, table 13-1)");
+#define OFF_ST	  offsetof(struct cpu_fx, st)
+#define OFF_XMM	  offsetof(struct cpu_fx, xmm)
+static_assert(OFF_MXCSR == 24 && OFF_ST == 32 && OFF_XMM == 160,
+	      "the legacy region (SDM 1, table 13-1)");
 
 struct header {
 	uint64_t xstate_bv, xcomp_bv, reserved[6];
 };
 static_assert(sizeof(struct header) == HEADER_SIZE, "XSAVE header");
 
-/* ---- layout --------------------------------------------------------------------------------------- */
+/* ---- layout ---------------------------------------------------------------------------------- */
 
 /* Where PKRU stands in the standard format: what CPUID says. */
 static uint32_t pkru_offset(const struct cpu *c)
@@ -67,9 +68,10 @@ static uint64_t in_use(const struct cpu *c)
 	return bv;
 }
 
-/* ---- the legacy region ------------------------------------------------------------------------------ */
+/* ---- the legacy region ----------------------------------------------------------------------- */
 
-/* As it goes to memory. Without REX.W pointers are 32 bits, and FCS and FDS, deprecated, are zero. */
+/* As it goes to memory. Without REX.W pointers are 32 bits, and FCS and FDS, deprecated, are zero.
+ */
 static void legacy_image(const struct cpu *c, struct cpu_fx *out, bool wide)
 {
 	*out = c->s.fx;
@@ -100,7 +102,7 @@ static void clear_x87(struct cpu *c)
 	memset(c->s.fx.st, 0, sizeof(c->s.fx.st));
 }
 
-/* ---- addresses ------------------------------------------------------------------------------------- */
+/* ---- addresses ------------------------------------------------------------------------------- */
 
 /* The memory operand's linear address, aligned as it must be; segment checks were left to us. */
 static uint64_t area_lin(struct cpu *c, const struct cpu_insn *i, unsigned size, bool write)
@@ -132,29 +134,31 @@ static void add_piece(struct pieces *ps, uint32_t off, uint32_t len, const void 
 	ps->p[ps->n++].src = src;
 }
 
-static void store_pieces(struct cpu *c, const struct cpu_insn *i, uint64_t lin, const struct pieces *ps)
+static void store_pieces(struct cpu *c, const struct cpu_insn *i, uint64_t lin,
+			 const struct pieces *ps)
 {
 	for (unsigned n = 0; n < ps->n; n++)
-		cpu_probe(c, i, cpu_lin_wrap(c, lin + ps->p[n].off), ps->p[n].len, CPU_ACCESS_WRITE);
+		cpu_probe(c, i, cpu_lin_wrap(c, lin + ps->p[n].off), ps->p[n].len,
+			  CPU_ACCESS_WRITE);
 	for (unsigned n = 0; n < ps->n; n++)
 		cpu_copy_out(c, i, cpu_lin_wrap(c, lin + ps->p[n].off), ps->p[n].src, ps->p[n].len);
 }
 
-/* ---- FXSAVE, FXRSTOR --------------------------------------------------------------------------------- */
+/* ---- FXSAVE, FXRSTOR ------------------------------------------------------------------------- */
 
-static void fxsave(struct cpu *c, const struct cpu_insn *i)
+CPU_BODY fxsave_body(struct cpu *c, const struct cpu_insn *i)
 {
 	uint64_t lin = area_lin(c, i, LEGACY_SIZE, true);
-	struct pieces ps = { .n = 0 };
+	struct pieces ps = {.n = 0};
 	struct cpu_fx image;
 
 	legacy_image(c, &image, i->arg);
 	add_piece(&ps, 0, (uint32_t)OFF_XMM + xmm_bytes(c), &image);
 	store_pieces(c, i, lin, &ps);
-	CPU_NEXT(c, i);
 }
+CPU_BODY_HANDLER(fxsave)
 
-static void fxrstor(struct cpu *c, const struct cpu_insn *i)
+CPU_BODY fxrstor_body(struct cpu *c, const struct cpu_insn *i)
 {
 	uint64_t lin = area_lin(c, i, LEGACY_SIZE, false);
 	struct cpu_fx in;
@@ -165,10 +169,10 @@ static void fxrstor(struct cpu *c, const struct cpu_insn *i)
 	load_x87(c, &in, i->arg);
 	c->s.fx.mxcsr = in.mxcsr;
 	memcpy(c->s.fx.xmm, in.xmm, xmm_bytes(c));
-	CPU_NEXT(c, i);
 }
+CPU_BODY_HANDLER(fxrstor)
 
-/* ---- XSAVE and its kin ------------------------------------------------------------------------------- */
+/* ---- XSAVE and its kin ----------------------------------------------------------------------- */
 
 enum { XS_XSAVE, XS_OPT, XS_C, XS_S, XS_RSTOR, XS_RSTORS };
 #define XS_WIDE 0x100u /* in i->arg, with REX.W */
@@ -202,11 +206,11 @@ static void add_components(const struct cpu *c, struct pieces *ps, const struct 
 		add_piece(ps, OFF_XMM, xmm_bytes(c), image->xmm);
 }
 
-static void xsave_standard(struct cpu *c, const struct cpu_insn *i)
+CPU_BODY xsave_standard_body(struct cpu *c, const struct cpu_insn *i)
 {
 	bool opt = (i->arg & 0xff) == XS_OPT;
 	uint64_t rfbm, use, bv, lin;
-	struct pieces ps = { .n = 0 };
+	struct pieces ps = {.n = 0};
 	uint64_t pkru = c->s.pkru;
 	struct cpu_fx image;
 
@@ -222,13 +226,13 @@ static void xsave_standard(struct cpu *c, const struct cpu_insn *i)
 		add_piece(&ps, pkru_offset(c), PKRU_SIZE, &pkru);
 	add_piece(&ps, LEGACY_SIZE, 8, &bv);
 	store_pieces(c, i, lin, &ps);
-	CPU_NEXT(c, i);
 }
+CPU_BODY_HANDLER(xsave_standard)
 
 /* XSAVEC and XSAVES: compacted, with the init optimization; nothing of the old header is kept. */
-static void xsave_compact(struct cpu *c, const struct cpu_insn *i)
+CPU_BODY xsave_compact_body(struct cpu *c, const struct cpu_insn *i)
 {
-	struct pieces ps = { .n = 0 };
+	struct pieces ps = {.n = 0};
 	uint64_t pkru = c->s.pkru, header[2], rfbm, use, lin;
 	struct cpu_fx image;
 
@@ -246,8 +250,8 @@ static void xsave_compact(struct cpu *c, const struct cpu_insn *i)
 		add_piece(&ps, AREA_MIN, PKRU_SIZE, &pkru);
 	add_piece(&ps, LEGACY_SIZE, sizeof(header), header);
 	store_pieces(c, i, lin, &ps);
-	CPU_NEXT(c, i);
 }
+CPU_BODY_HANDLER(xsave_compact)
 
 /* SDM 1, 13.8 and 13.12. */
 static bool header_ok(const struct cpu *c, const struct header *h, bool only_compact)
@@ -255,9 +259,11 @@ static bool header_ok(const struct cpu *c, const struct header *h, bool only_com
 	bool compact = h->xcomp_bv & XCOMP_FORMAT;
 
 	if (!compact)
-		return !only_compact && !(h->xstate_bv & ~c->s.xcr0) && !h->xcomp_bv && !h->reserved[0];
+		return !only_compact && !(h->xstate_bv & ~c->s.xcr0) && !h->xcomp_bv &&
+		       !h->reserved[0];
 	return cpu_has(c, CPU_FEAT_XSAVEC) && !(h->xcomp_bv & ~XCOMP_FORMAT & ~c->s.xcr0) &&
-	       !(h->xstate_bv & ~(h->xcomp_bv & ~XCOMP_FORMAT)) && is_zero(h->reserved, sizeof(h->reserved));
+	       !(h->xstate_bv & ~(h->xcomp_bv & ~XCOMP_FORMAT)) &&
+	       is_zero(h->reserved, sizeof(h->reserved));
 }
 
 static void set_pkru(struct cpu *c, uint32_t pkru)
@@ -268,7 +274,7 @@ static void set_pkru(struct cpu *c, uint32_t pkru)
 	cpu_update_asid(c);
 }
 
-static void xrstor(struct cpu *c, const struct cpu_insn *i)
+CPU_BODY xrstor_body(struct cpu *c, const struct cpu_insn *i)
 {
 	uint64_t rfbm, lin, load, pkru = 0;
 	struct cpu_fx in;
@@ -286,7 +292,8 @@ static void xrstor(struct cpu *c, const struct cpu_insn *i)
 	/* In the standard format MXCSR is there whether or not XMM registers are. */
 	mxcsr = (compact ? load : rfbm) & X86_XCR0_SSE;
 	if (load & (X86_XCR0_X87 | X86_XCR0_SSE) || mxcsr)
-		cpu_copy_in(c, i, &in, lin, (unsigned)OFF_XMM + (load & X86_XCR0_SSE ? xmm_bytes(c) : 0));
+		cpu_copy_in(c, i, &in, lin,
+			    (unsigned)OFF_XMM + (load & X86_XCR0_SSE ? xmm_bytes(c) : 0));
 	if (load & X86_XCR0_PKRU)
 		pkru = cpu_ld64(c, i, cpu_lin_wrap(c, lin + (compact ? AREA_MIN : pkru_offset(c))));
 	if (mxcsr && (in.mxcsr & ~cpu_mxcsr_mask()))
@@ -306,10 +313,10 @@ static void xrstor(struct cpu *c, const struct cpu_insn *i)
 		memset(c->s.fx.xmm, 0, xmm_bytes(c));
 	if (rfbm & X86_XCR0_PKRU)
 		set_pkru(c, (uint32_t)pkru);
-	CPU_NEXT(c, i);
 }
+CPU_BODY_HANDLER(xrstor)
 
-/* ---- MXCSR ------------------------------------------------------------------------------------------ */
+/* ---- MXCSR ----------------------------------------------------------------------------------- */
 
 static void ldmxcsr(struct cpu *c, const struct cpu_insn *i)
 {
@@ -327,7 +334,7 @@ static void stmxcsr(struct cpu *c, const struct cpu_insn *i)
 	CPU_NEXT(c, i);
 }
 
-/* ---- choosing ----------------------------------------------------------------------------------------- */
+/* ---- choosing -------------------------------------------------------------------------------- */
 
 static bool pick_fxsave(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 {
@@ -361,23 +368,23 @@ static bool pick_mxcsr(struct cpu_dec *d, struct cpu_insn *i, uint16_t load)
 }
 
 static const struct cpu_op ops[] = {
-	{ ZYDIS_MNEMONIC_FXSAVE, 0, pick_fxsave },
-	{ ZYDIS_MNEMONIC_FXSAVE64, 0, pick_fxsave },
-	{ ZYDIS_MNEMONIC_FXRSTOR, 1, pick_fxsave },
-	{ ZYDIS_MNEMONIC_FXRSTOR64, 1, pick_fxsave },
-	{ ZYDIS_MNEMONIC_XSAVE, XS_XSAVE, pick_xsave },
-	{ ZYDIS_MNEMONIC_XSAVE64, XS_XSAVE, pick_xsave },
-	{ ZYDIS_MNEMONIC_XSAVEOPT, XS_OPT, pick_xsave },
-	{ ZYDIS_MNEMONIC_XSAVEOPT64, XS_OPT, pick_xsave },
-	{ ZYDIS_MNEMONIC_XSAVEC, XS_C, pick_xsave },
-	{ ZYDIS_MNEMONIC_XSAVEC64, XS_C, pick_xsave },
-	{ ZYDIS_MNEMONIC_XSAVES, XS_S, pick_xsave },
-	{ ZYDIS_MNEMONIC_XSAVES64, XS_S, pick_xsave },
-	{ ZYDIS_MNEMONIC_XRSTOR, XS_RSTOR, pick_xsave },
-	{ ZYDIS_MNEMONIC_XRSTOR64, XS_RSTOR, pick_xsave },
-	{ ZYDIS_MNEMONIC_XRSTORS, XS_RSTORS, pick_xsave },
-	{ ZYDIS_MNEMONIC_XRSTORS64, XS_RSTORS, pick_xsave },
-	{ ZYDIS_MNEMONIC_LDMXCSR, 1, pick_mxcsr },
-	{ ZYDIS_MNEMONIC_STMXCSR, 0, pick_mxcsr },
+	{ZYDIS_MNEMONIC_FXSAVE, 0, pick_fxsave},
+	{ZYDIS_MNEMONIC_FXSAVE64, 0, pick_fxsave},
+	{ZYDIS_MNEMONIC_FXRSTOR, 1, pick_fxsave},
+	{ZYDIS_MNEMONIC_FXRSTOR64, 1, pick_fxsave},
+	{ZYDIS_MNEMONIC_XSAVE, XS_XSAVE, pick_xsave},
+	{ZYDIS_MNEMONIC_XSAVE64, XS_XSAVE, pick_xsave},
+	{ZYDIS_MNEMONIC_XSAVEOPT, XS_OPT, pick_xsave},
+	{ZYDIS_MNEMONIC_XSAVEOPT64, XS_OPT, pick_xsave},
+	{ZYDIS_MNEMONIC_XSAVEC, XS_C, pick_xsave},
+	{ZYDIS_MNEMONIC_XSAVEC64, XS_C, pick_xsave},
+	{ZYDIS_MNEMONIC_XSAVES, XS_S, pick_xsave},
+	{ZYDIS_MNEMONIC_XSAVES64, XS_S, pick_xsave},
+	{ZYDIS_MNEMONIC_XRSTOR, XS_RSTOR, pick_xsave},
+	{ZYDIS_MNEMONIC_XRSTOR64, XS_RSTOR, pick_xsave},
+	{ZYDIS_MNEMONIC_XRSTORS, XS_RSTORS, pick_xsave},
+	{ZYDIS_MNEMONIC_XRSTORS64, XS_RSTORS, pick_xsave},
+	{ZYDIS_MNEMONIC_LDMXCSR, 1, pick_mxcsr},
+	{ZYDIS_MNEMONIC_STMXCSR, 0, pick_mxcsr},
 };
-const struct cpu_op_table cpu_ops_xsave = { ops, ARRAY_SIZE(ops) };
+const struct cpu_op_table cpu_ops_xsave = {ops, ARRAY_SIZE(ops)};

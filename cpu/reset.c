@@ -7,12 +7,12 @@
 static void reset_segments(struct cpu_state *s)
 {
 	for (unsigned n = 0; n < 6; n++)
-		s->seg[n] = (struct cpu_seg){ .limit = 0xffff, .attr = 0x93 };
+		s->seg[n] = (struct cpu_seg){.limit = 0xffff, .attr = 0x93};
 	s->seg[X86_CS].sel = 0xf000;
 	s->seg[X86_CS].base = 0xffff0000u;
-	s->ldtr = (struct cpu_seg){ .limit = 0xffff, .attr = 0x82 };
-	s->tr = (struct cpu_seg){ .limit = 0xffff, .attr = 0x8b };
-	s->gdtr = s->idtr = (struct cpu_table){ .limit = 0xffff };
+	s->ldtr = (struct cpu_seg){.limit = 0xffff, .attr = 0x82};
+	s->tr = (struct cpu_seg){.limit = 0xffff, .attr = 0x8b};
+	s->gdtr = s->idtr = (struct cpu_table){.limit = 0xffff};
 }
 
 /* What INIT leaves as it is: x87 and SSE, XCR0, MTRRs, PAT, most MSRs. */

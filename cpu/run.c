@@ -14,9 +14,10 @@ void cpu_attend(struct cpu *c, uint32_t bits)
 	__atomic_store_n(&c->run_limit, 0, __ATOMIC_SEQ_CST);
 }
 
+/* From its own thread no flag is needed: the dispatcher looks at everything when the limit stops it. */
 void cpu_recheck(struct cpu *c)
 {
-	cpu_attend(c, CPU_ATTN_RECHECK);
+	__atomic_store_n(&c->run_limit, 0, __ATOMIC_RELAXED);
 }
 
 void cpu_kick(struct cpu *c)
@@ -220,7 +221,8 @@ void cpu_one_end(struct cpu *c, bool done, bool tf)
 	if (tf && !(cpu_cpl(c) < c->one_cpl && !(s->rflags & X86_FLAG_TF)))
 		s->pending_dbg |= X86_DR6_BS;
 	s->pending_dbg |= c->dbg_hits;
-	cpu_update_mode(c);
+	if (c->was_rf)
+		cpu_update_mode(c);
 }
 
 static void leave_debug(struct cpu *c, gva_t gva)
@@ -259,7 +261,7 @@ static void run_one(struct cpu *c)
 	b = cpu_block_get(c, true);
 	cpu_one_begin(c);
 	/* No block may follow this one. */
-	__atomic_store_n(&c->run_limit, c->icount + 1, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&c->run_limit, c->icount + 1, __ATOMIC_RELAXED);
 	if (!cpu_enter(c, b)) {
 		cpu_one_end(c, false, false);
 		return;
@@ -303,7 +305,8 @@ static void take_attention(struct cpu *c)
 {
 	uint32_t bits;
 
-	__atomic_store_n(&c->run_limit, limit_of(c), __ATOMIC_SEQ_CST);
+	/* The exchange keeps them in order. */
+	__atomic_store_n(&c->run_limit, limit_of(c), __ATOMIC_RELEASE);
 	bits = __atomic_exchange_n(&c->attention, 0, __ATOMIC_SEQ_CST);
 	if (bits & CPU_ATTN_CODE)
 		cpu_peer_drain(c);
@@ -321,6 +324,13 @@ static void deliver(struct cpu *c)
 		c->step_limit = c->icount;
 }
 
+/* STI's shadow ends with the instruction after it, which may have come and gone inside a block. */
+static void settle_sti(struct cpu *c)
+{
+	if (c->icount != c->sti_at)
+		c->s.int_shadow_sti = false;
+}
+
 /*
  * What comes before the next instruction, by SDM 3A 6.9. False: exit.reason says why to leave. (Traps
  * of the last instruction stay pending in the state over an exit.)
@@ -330,6 +340,7 @@ static bool between(struct cpu *c)
 	struct cpu_state *s = &c->s;
 
 	take_attention(c);
+	settle_sti(c);
 	if (s->activity == CPU_SHUTDOWN)
 		return leave_plainly(c, CPU_EXIT_TRIPLE_FAULT);
 	if (s->event.valid)
@@ -447,6 +458,7 @@ enum cpu_exit_reason cpu_run(struct cpu *c)
 	c->blk = NULL;
 	c->chain_from = NULL;
 	c->bounced.pending = false;
+	c->sti_at = c->icount;
 	cpu_flags_set_arith(c, c->s.rflags);
 	cpu_peer_enter(c);
 	cpu_recheck(c);
@@ -455,6 +467,7 @@ enum cpu_exit_reason cpu_run(struct cpu *c)
 		land(c, how);
 	dispatch(c);
 	cpu_flags_sync(c);
+	settle_sti(c);
 	cpu_peer_leave(c);
 	c->blk = NULL;
 	c->stats.exits++;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Segmentation: descriptors, segment register loads, limit and type checks (SDM 3A chapters 3 and 5). */
+/* Segmentation: descriptors, segment register loads, limit and type checks (SDM 3A 3, 5). */
 #include "cpu/segment.h"
 
 unsigned cpu_cpl(const struct cpu *c)
@@ -18,7 +18,8 @@ bool cpu_lin_canonical(const struct cpu *c, uint64_t lin)
 	return (uint64_t)((int64_t)(lin << shift) >> shift) == lin;
 }
 
-/* ---- descriptors ------------------------------------------------------------------------------ */
+/* ---- descriptors ------------------------------------------------------------------------------
+ */
 
 static uint64_t table_lin(const struct cpu *c, uint64_t lin)
 {
@@ -103,7 +104,8 @@ void cpu_seg_set_null(struct cpu_seg *seg, uint16_t sel, unsigned dpl)
 	};
 }
 
-/* ---- loading segment registers ---------------------------------------------------------------- */
+/* ---- loading segment registers ----------------------------------------------------------------
+ */
 
 /* Real mode leaves limit and rights alone ("big real mode"); virtual-8086 mode fixes them. */
 void cpu_load_seg_real(struct cpu *c, unsigned seg, uint16_t sel)
@@ -121,7 +123,8 @@ void cpu_load_seg_real(struct cpu *c, unsigned seg, uint16_t sel)
 	}
 }
 
-void cpu_ss_check(struct cpu *c, uint16_t sel, unsigned cpl, uint8_t vector, bool ext, struct cpu_seg *out)
+void cpu_ss_check(struct cpu *c, uint16_t sel, unsigned cpl, uint8_t vector, bool ext,
+		  struct cpu_seg *out)
 {
 	struct cpu_desc d;
 
@@ -183,12 +186,12 @@ void cpu_load_seg(struct cpu *c, unsigned seg, uint16_t sel)
 
 void cpu_drop_inner_segs(struct cpu *c, unsigned cpl)
 {
-	static const uint8_t data_segs[] = { X86_ES, X86_DS, X86_FS, X86_GS };
+	static const uint8_t data_segs[] = {X86_ES, X86_DS, X86_FS, X86_GS};
 
 	for (unsigned n = 0; n < ARRAY_SIZE(data_segs); n++) {
 		struct cpu_seg *s = &c->s.seg[data_segs[n]];
-		bool conforming = (s->attr & (X86_ATTR_CODE | X86_ATTR_EC)) ==
-				  (X86_ATTR_CODE | X86_ATTR_EC);
+		bool conforming =
+			(s->attr & (X86_ATTR_CODE | X86_ATTR_EC)) == (X86_ATTR_CODE | X86_ATTR_EC);
 
 		if (s->attr & X86_ATTR_UNUSABLE || conforming)
 			continue;
@@ -197,13 +200,15 @@ void cpu_drop_inner_segs(struct cpu *c, unsigned cpl)
 	}
 }
 
-/* ---- access checks ---------------------------------------------------------------------------- */
+/* ---- access checks ----------------------------------------------------------------------------
+ */
 
 /* Do @size bytes at @off lie within the limit? (SDM 3A 5.3) */
 static bool within_limit(const struct cpu_seg *s, uint32_t off, unsigned size)
 {
 	uint32_t last = off + size - 1;
-	bool down = (s->attr & (X86_ATTR_S | X86_ATTR_CODE | X86_ATTR_EC)) == (X86_ATTR_S | X86_ATTR_EC);
+	bool down = (s->attr & (X86_ATTR_S | X86_ATTR_CODE | X86_ATTR_EC)) ==
+		    (X86_ATTR_S | X86_ATTR_EC);
 
 	if (down)
 		return off > s->limit && last >= off &&
@@ -231,8 +236,8 @@ static __attribute__((noinline, cold)) void seg_fault(struct cpu *c, const struc
 	cpu_fault_err(c, i, seg == X86_SS ? X86_VEC_SS : X86_VEC_GP, 0);
 }
 
-uint64_t cpu_seg_check(struct cpu *c, const struct cpu_insn *i, unsigned seg, uint64_t ea, unsigned size,
-		       bool write)
+uint64_t cpu_seg_check(struct cpu *c, const struct cpu_insn *i, unsigned seg, uint64_t ea,
+		       unsigned size, bool write)
 {
 	const struct cpu_seg *s;
 	uint64_t lin;
@@ -251,7 +256,8 @@ uint64_t cpu_seg_check(struct cpu *c, const struct cpu_insn *i, unsigned seg, ui
 	return (uint32_t)(s->base + ea);
 }
 
-/* ---- stack frames ----------------------------------------------------------------------------- */
+/* ---- stack frames -----------------------------------------------------------------------------
+ */
 
 uint64_t cpu_stack_mask(const struct cpu_seg *ss, bool long64)
 {
@@ -278,7 +284,8 @@ void cpu_stack_commit(struct cpu *c, uint64_t sp, uint64_t mask)
 }
 
 /* The linear address of @size bytes at @sp, or #SS. */
-static uint64_t stack_lin(struct cpu *c, const struct cpu_stack *st, uint64_t sp, unsigned size, bool write)
+static uint64_t stack_lin(struct cpu *c, const struct cpu_stack *st, uint64_t sp, unsigned size,
+			  bool write)
 {
 	sp &= st->mask;
 	if (st->mask == ~0ull) {
@@ -296,23 +303,23 @@ static unsigned stack_access(const struct cpu *c, const struct cpu_stack *st)
 	return !st->sys && cpu_cpl(c) == 3 ? CPU_ACCESS_USER : 0;
 }
 
+/* From the top down, as the words will be written: so CR2 is what silicon's would be. */
 void cpu_stack_room(struct cpu *c, const struct cpu_stack *st, unsigned n, unsigned size)
 {
 	unsigned access = stack_access(c, st) | CPU_ACCESS_WRITE;
-	uint64_t low = 0;
+	uint64_t page = ~0ull, lin;
 
-	for (unsigned k = 1; k <= n; k++)
-		low = stack_lin(c, st, st->sp - (uint64_t)k * size, size, true);
-	if ((st->sp & st->mask) >= n * size && low + n * size > low && (st->mask == ~0ull ||
-	    low + n * size <= 0xffffffffull)) {
-		cpu_probe(c, NULL, low, n * size, access);
-		return;
+	for (unsigned k = 1; k <= n; k++) {
+		lin = stack_lin(c, st, st->sp - (uint64_t)k * size, size, true);
+		if ((lin & PAGE_MASK) == page && ((lin + size - 1) & PAGE_MASK) == page)
+			continue;
+		cpu_probe(c, NULL, lin, size, access);
+		page = lin & PAGE_MASK;
 	}
-	for (unsigned k = 1; k <= n; k++)
-		cpu_probe(c, NULL, stack_lin(c, st, st->sp - (uint64_t)k * size, size, true), size, access);
 }
 
-void cpu_stack_push(struct cpu *c, struct cpu_stack *st, const uint64_t *v, unsigned n, unsigned size)
+void cpu_stack_push(struct cpu *c, struct cpu_stack *st, const uint64_t *v, unsigned n,
+		    unsigned size)
 {
 	bool user = stack_access(c, st);
 
@@ -334,13 +341,14 @@ uint64_t cpu_stack_peek(struct cpu *c, const struct cpu_stack *st, unsigned at, 
 	return cpu_ld(c, NULL, stack_lin(c, st, st->sp + at, size, false), size);
 }
 
-/* ---- stacks in the TSS ------------------------------------------------------------------------ */
+/* ---- stacks in the TSS ------------------------------------------------------------------------
+ */
 
 struct cpu_inner_stack cpu_tss_stack(struct cpu *c, unsigned cpl, unsigned ist, bool ext)
 {
 	const struct cpu_seg *tr = &c->s.tr;
 	unsigned type = tr->attr & X86_ATTR_TYPE;
-	struct cpu_inner_stack st = { 0 };
+	struct cpu_inner_stack st = {0};
 	unsigned at, len;
 
 	if (cpu_long_mode(c)) {

@@ -44,6 +44,17 @@ _Noreturn static inline void cpu_fault_sel(struct cpu *c, uint8_t vector, uint16
 	cpu_fault_err(c, NULL, vector, (sel & 0xfffcu) | ext);
 }
 
+/*
+ * What base registers may hold (WRMSR, LGDT, LTR, WRFSBASE, INVPCID): canonical for the widest
+ * paging that the processor has, whatever CR4.LA57 says.
+ */
+static inline bool cpu_base_canonical(const struct cpu *c, uint64_t base)
+{
+	unsigned shift = cpu_has(c, CPU_FEAT_LA57) ? 64 - 57 : 64 - 48;
+
+	return (uint64_t)((int64_t)(base << shift) >> shift) == base;
+}
+
 /* A descriptor as it lies in memory. */
 struct cpu_desc {
 	uint64_t lin; /* where */
@@ -82,7 +93,8 @@ static inline bool cpu_desc_writable_data(const struct cpu_desc *d)
 	return (cpu_desc_type(d) & 0x1a) == 0x12;
 }
 
-/* Code for 64-bit mode: L set, D clear. With both set no descriptor can be loaded into CS in long mode. */
+/* Code for 64-bit mode: L set, D clear. With both set no descriptor can be loaded into CS in long
+ * mode. */
 static inline bool cpu_desc_code64(const struct cpu_desc *d)
 {
 	return (d->hi & (BIT(21) | BIT(22))) == BIT(21);
@@ -95,9 +107,18 @@ static inline bool cpu_desc_l_and_d(const struct cpu_desc *d)
 
 /* System types (SDM 3A 3.5). */
 enum {
-	CPU_SYS_TSS16 = 1, CPU_SYS_LDT = 2, CPU_SYS_TSS16_BUSY = 3, CPU_SYS_CALL16 = 4, CPU_SYS_TASK = 5,
-	CPU_SYS_INT16 = 6, CPU_SYS_TRAP16 = 7, CPU_SYS_TSS = 9, CPU_SYS_TSS_BUSY = 11, CPU_SYS_CALL = 12,
-	CPU_SYS_INT = 14, CPU_SYS_TRAP = 15,
+	CPU_SYS_TSS16 = 1,
+	CPU_SYS_LDT = 2,
+	CPU_SYS_TSS16_BUSY = 3,
+	CPU_SYS_CALL16 = 4,
+	CPU_SYS_TASK = 5,
+	CPU_SYS_INT16 = 6,
+	CPU_SYS_TRAP16 = 7,
+	CPU_SYS_TSS = 9,
+	CPU_SYS_TSS_BUSY = 11,
+	CPU_SYS_CALL = 12,
+	CPU_SYS_INT = 14,
+	CPU_SYS_TRAP = 15,
 };
 
 /* False: beyond the table's limit, or in an LDT that is not there. @sel is not null. */
@@ -111,10 +132,11 @@ void cpu_desc_set_busy(struct cpu *c, const struct cpu_desc *d, bool busy);
 void cpu_desc_unpack(const struct cpu_desc *d, uint16_t sel, struct cpu_seg *seg);
 void cpu_seg_set_null(struct cpu_seg *seg, uint16_t sel, unsigned dpl);
 /*
- * Check @sel as a stack segment for CPL @cpl, and read it into @out. Faults: @vector(sel), or #SS(sel) when not
- * present. Null is the caller's matter.
+ * Check @sel as a stack segment for CPL @cpl, and read it into @out. Faults: @vector(sel), or
+ * #SS(sel) when not present. Null is the caller's matter.
  */
-void cpu_ss_check(struct cpu *c, uint16_t sel, unsigned cpl, uint8_t vector, bool ext, struct cpu_seg *out);
+void cpu_ss_check(struct cpu *c, uint16_t sel, unsigned cpl, uint8_t vector, bool ext,
+		  struct cpu_seg *out);
 /* After a return to an outer level: data segments that it may not see become null. */
 void cpu_drop_inner_segs(struct cpu *c, unsigned cpl);
 
@@ -122,15 +144,16 @@ void cpu_drop_inner_segs(struct cpu *c, unsigned cpl);
 struct cpu_stack {
 	const struct cpu_seg *ss;
 	uint64_t sp;
-	uint64_t mask;    /* the stack pointer's width; ~0: 64-bit mode, no segment */
-	bool sys;         /* accesses are supervisor's, whatever the CPL is now */
-	uint32_t error;   /* of the #SS */
+	uint64_t mask;	/* the stack pointer's width; ~0: 64-bit mode, no segment */
+	bool sys;	/* accesses are supervisor's, whatever the CPL is now */
+	uint32_t error; /* of the #SS */
 };
 uint64_t cpu_stack_mask(const struct cpu_seg *ss, bool long64);
 /* The current stack. */
 struct cpu_stack cpu_stack_now(struct cpu *c);
 /* Push v[0], v[1], ..; sp follows. Leaves with a fault before anything is written. */
-void cpu_stack_push(struct cpu *c, struct cpu_stack *st, const uint64_t *v, unsigned n, unsigned size);
+void cpu_stack_push(struct cpu *c, struct cpu_stack *st, const uint64_t *v, unsigned n,
+		    unsigned size);
 /* Would @bytes fit, and may they be written? */
 void cpu_stack_room(struct cpu *c, const struct cpu_stack *st, unsigned n, unsigned size);
 /* Read the word @at bytes above sp. */
@@ -139,8 +162,8 @@ uint64_t cpu_stack_peek(struct cpu *c, const struct cpu_stack *st, unsigned at, 
 void cpu_stack_commit(struct cpu *c, uint64_t sp, uint64_t mask);
 
 /*
- * The stack that the TSS holds for @cpl (1..3: 0..2 too), or with @ist its interrupt stack. In long mode
- * only sp is filled.
+ * The stack that the TSS holds for @cpl (1..3: 0..2 too), or with @ist its interrupt stack. In long
+ * mode only sp is filled.
  */
 struct cpu_inner_stack {
 	uint16_t sel;
@@ -152,7 +175,7 @@ struct cpu_inner_stack cpu_tss_stack(struct cpu *c, unsigned cpl, unsigned ist, 
 struct cpu_far {
 	uint16_t sel;
 	uint64_t off;
-	unsigned size;       /* operand size: 2, 4, 8 */
+	unsigned size; /* operand size: 2, 4, 8 */
 	uint64_t return_rip;
 };
 void cpu_far_jump(struct cpu *c, const struct cpu_far *f);
@@ -161,8 +184,8 @@ void cpu_far_return(struct cpu *c, unsigned size, uint16_t release);
 void cpu_iret(struct cpu *c, unsigned size, uint64_t return_rip);
 
 /*
- * cr.c: as cpu_set_cr0() and so on, from inside a run (@run): PAE's four entries are read, which may leave.
- * Out of a run L0 gives them in the state.
+ * cr.c: as cpu_set_cr0() and so on, from inside a run (@run): PAE's four entries are read, which
+ * may leave. Out of a run L0 gives them in the state.
  */
 int cpu_write_cr0(struct cpu *c, uint64_t value, bool run);
 int cpu_write_cr4(struct cpu *c, uint64_t value, bool run);
@@ -176,5 +199,12 @@ int cpu_cr3_check(struct cpu *c, uint64_t value, struct cpu_cr3 *cr3, bool run);
 void cpu_cr3_commit(struct cpu *c, const struct cpu_cr3 *cr3);
 uint64_t cpu_read_cr0(const struct cpu *c); /* as the guest sees it */
 uint64_t cpu_read_cr4(const struct cpu *c);
+
+/* IF may have been set, or NMIs unblocked: does L0 wait for that? */
+static inline void cpu_window_opened(struct cpu *c)
+{
+	if (c->ctl.exits & (CPU_CTL_IRQ_WINDOW | CPU_CTL_NMI_WINDOW))
+		cpu_recheck(c);
+}
 
 #endif

@@ -8,10 +8,10 @@ struct tss_layout {
 	uint8_t limit; /* the least that the segment's limit must be */
 	uint8_t ip, flags, gpr, seg, segs, ldt;
 };
-static const struct tss_layout tss16 = { 2, 0x2b, 0x0e, 0x10, 0x12, 0x22, 4, 0x2a };
-static const struct tss_layout tss32 = { 4, 0x67, 0x20, 0x24, 0x28, 0x48, 6, 0x60 };
+static const struct tss_layout tss16 = {2, 0x2b, 0x0e, 0x10, 0x12, 0x22, 4, 0x2a};
+static const struct tss_layout tss32 = {4, 0x67, 0x20, 0x24, 0x28, 0x48, 6, 0x60};
 #define TSS_CR3 0x1c
-#define TSS_T   0x64
+#define TSS_T	0x64
 
 /* What a TSS holds of a task. */
 struct task {
@@ -80,7 +80,8 @@ static void check_tss(struct cpu *c, const struct cpu_task_switch *t, struct cpu
 		cpu_fault_sel(c, X86_VEC_TS, t->sel, t->ext);
 }
 
-/* ---- in the new task ---------------------------------------------------------------------------- */
+/* ---- in the new task ----------------------------------------------------------------------------
+ */
 
 static void load_ldt(struct cpu *c, uint16_t sel, bool ext)
 {
@@ -132,7 +133,7 @@ static void load_data(struct cpu *c, unsigned seg, uint16_t sel, bool ext)
 
 static void load_segs(struct cpu *c, const struct task *in, bool ext)
 {
-	static const uint8_t data_segs[] = { X86_ES, X86_DS, X86_FS, X86_GS };
+	static const uint8_t data_segs[] = {X86_ES, X86_DS, X86_FS, X86_GS};
 
 	load_ldt(c, in->ldt, ext);
 	if (cpu_vm86(c)) {
@@ -171,7 +172,7 @@ static void push_error(struct cpu *c, const struct tss_layout *l, uint32_t error
 {
 	struct cpu_stack st = cpu_stack_now(c);
 
-	cpu_stack_push(c, &st, (uint64_t[]){ error }, 1, l->size);
+	cpu_stack_push(c, &st, (uint64_t[]){error}, 1, l->size);
 	cpu_stack_commit(c, st.sp, st.mask);
 }
 
@@ -179,10 +180,12 @@ static void push_error(struct cpu *c, const struct tss_layout *l, uint32_t error
 static void probe_tss(struct cpu *c, const struct tss_layout *out, const struct tss_layout *in,
 		      uint64_t base, const struct cpu_task_switch *t, const struct cpu_desc *d)
 {
-	cpu_probe(c, NULL, tss_lin(c->s.tr.base, 0), out->limit + 1, CPU_ACCESS_WRITE | CPU_ACCESS_IMPLICIT);
+	cpu_probe(c, NULL, tss_lin(c->s.tr.base, 0), out->limit + 1,
+		  CPU_ACCESS_WRITE | CPU_ACCESS_IMPLICIT);
 	cpu_probe(c, NULL, tss_lin(base, 0), in->limit + 1,
-		  CPU_ACCESS_IMPLICIT | (t->source == CPU_TASK_CALL || t->source == CPU_TASK_GATE ?
-						 CPU_ACCESS_WRITE : 0));
+		  CPU_ACCESS_IMPLICIT | (t->source == CPU_TASK_CALL || t->source == CPU_TASK_GATE
+						 ? CPU_ACCESS_WRITE
+						 : 0));
 	cpu_probe(c, NULL, d->lin, 8, CPU_ACCESS_WRITE | CPU_ACCESS_IMPLICIT);
 }
 
@@ -190,7 +193,8 @@ static void leave_if_wanted(struct cpu *c, const struct cpu_task_switch *t, bool
 {
 	if (c->mem_ops)
 		return; /* L0 emulates the switch */
-	if (!(c->ctl.exits & CPU_CTL_TASK_SWITCH) && !(new_cr3 && (c->ctl.exits & CPU_CTL_CR3_LOAD)))
+	if (!(c->ctl.exits & CPU_CTL_TASK_SWITCH) &&
+	    !(new_cr3 && (c->ctl.exits & CPU_CTL_CR3_LOAD)))
 		return;
 	c->exit.task.sel = t->sel;
 	c->exit.task.source = t->source;

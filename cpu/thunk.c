@@ -20,7 +20,8 @@ struct thunk {
 	uint32_t len;
 };
 
-/* One arena a process: thunks hold nothing of a machine. Pages are writable at rw, executable at rx. */
+/* One arena a process: thunks hold nothing of a machine. Pages are writable at rw, executable at
+ * rx. */
 struct cpu_thunks {
 	unsigned users;
 	uint8_t *rw, *rx;
@@ -135,7 +136,7 @@ static void *intern(struct cpu_thunks *t, const uint8_t *code, unsigned len)
 	return k ? t->rx + k->off : NULL;
 }
 
-/* ---- emitting --------------------------------------------------------------------------------- */
+/* ---- emitting -------------------------------------------------------------------------------- */
 
 struct emit {
 	uint8_t code[THUNK_MAX];
@@ -148,18 +149,18 @@ static void put(struct emit *e, const void *bytes, unsigned len)
 	memcpy(e->code + e->len, bytes, len);
 	e->len += len;
 }
-#define PUT(e, ...) put(e, (const uint8_t[]){ __VA_ARGS__ }, sizeof((const uint8_t[]){ __VA_ARGS__ }))
+#define PUT(e, ...) put(e, (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
 
 static void put32(struct emit *e, uint32_t v)
 {
 	put(e, &v, 4);
 }
 
-#define OFF_R1  offsetof(struct cpu_insn, r1)
-#define OFF_R2  offsetof(struct cpu_insn, r2)
+#define OFF_R1	offsetof(struct cpu_insn, r1)
+#define OFF_R2	offsetof(struct cpu_insn, r2)
 #define OFF_XMM ((uint32_t)offsetof(struct cpu, s.fx.xmm))
-#define OFF_ST  ((uint32_t)offsetof(struct cpu, s.fx.st))
-#define OFF_FL  ((uint32_t)offsetof(struct cpu, fl))
+#define OFF_ST	((uint32_t)offsetof(struct cpu, s.fx.st))
+#define OFF_FL	((uint32_t)offsetof(struct cpu, fl))
 static_assert(OFF_R2 < 128, "an 8-bit displacement");
 static_assert(offsetof(struct cpu, s.gpr) == 0, "GPRs are at their operand's offset");
 
@@ -168,8 +169,8 @@ enum reg_class { CLASS_NONE, CLASS_XMM, CLASS_MMX, CLASS_GPR };
 /* A ModRM operand in its register form. */
 struct operand {
 	enum reg_class cls;
-	unsigned num;   /* of the register in the thunk: 1 or 2, RCX */
-	unsigned slot;  /* OFF_R1 or OFF_R2 */
+	unsigned num;  /* of the register in the thunk: 1 or 2, RCX */
+	unsigned slot; /* OFF_R1 or OFF_R2 */
 	bool write;
 };
 
@@ -195,8 +196,7 @@ static void put_load(struct emit *e, const struct operand *o)
 		PUT(e, 0x0f, 0x6f, modrm, 0x07);
 		put32(e, OFF_ST);
 		break;
-	default:
-		PUT(e, 0x48, 0x8b, 0x0c, 0x07); /* mov (%rdi,%rax),%rcx */
+	default: PUT(e, 0x48, 0x8b, 0x0c, 0x07); /* mov (%rdi,%rax),%rcx */
 	}
 }
 
@@ -215,12 +215,12 @@ static void put_store(struct emit *e, const struct operand *o)
 	case CLASS_MMX:
 		PUT(e, 0x0f, 0x7f, modrm, 0x07);
 		put32(e, OFF_ST);
-		PUT(e, 0x66, 0xc7, 0x84, 0x07); /* movw $-1: what a written register's exponent is */
+		PUT(e, 0x66, 0xc7, 0x84,
+		    0x07); /* movw $-1: what a written register's exponent is */
 		put32(e, OFF_ST + 8);
 		PUT(e, 0xff, 0xff);
 		break;
-	default:
-		PUT(e, 0x48, 0x89, 0x0c, 0x07);
+	default: PUT(e, 0x48, 0x89, 0x0c, 0x07);
 	}
 }
 
@@ -258,12 +258,9 @@ static void put_insn(struct emit *e, const struct cpu_dec *d, int reg, int rm, b
 static enum reg_class reg_class(ZydisRegister r)
 {
 	switch (ZydisRegisterGetClass(r)) {
-	case ZYDIS_REGCLASS_XMM:
-		return CLASS_XMM;
-	case ZYDIS_REGCLASS_MMX:
-		return CLASS_MMX;
-	default:
-		return CLASS_GPR;
+	case ZYDIS_REGCLASS_XMM: return CLASS_XMM;
+	case ZYDIS_REGCLASS_MMX: return CLASS_MMX;
+	default: return CLASS_GPR;
 	}
 }
 
@@ -282,7 +279,7 @@ static void find_operands(const struct cpu_dec *d, struct cpu_insn *i, struct op
 		const ZydisDecodedOperand *z = &d->op[n];
 		bool is_rm = z->encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM;
 		struct operand *o = is_rm ? rm : reg;
-		static const uint8_t dest[] = { 0, THUNK_DEST_XMM, THUNK_DEST_MMX, THUNK_DEST_GPR };
+		static const uint8_t dest[] = {0, THUNK_DEST_XMM, THUNK_DEST_MMX, THUNK_DEST_GPR};
 
 		if (z->type != ZYDIS_OPERAND_TYPE_REGISTER)
 			continue;
@@ -307,8 +304,8 @@ static void put_store_flags(struct emit *e)
 
 cpu_thunk_fn cpu_thunk_simd(const struct cpu_dec *d, struct cpu_insn *i, unsigned how)
 {
-	struct operand reg = { 0 }, rm = { 0 };
-	struct emit e = { .len = 0 };
+	struct operand reg = {0}, rm = {0};
+	struct emit e = {.len = 0};
 	bool mem = d->zi.raw.modrm.mod != 3;
 
 	find_operands(d, i, &reg, &rm);
@@ -319,8 +316,8 @@ cpu_thunk_fn cpu_thunk_simd(const struct cpu_dec *d, struct cpu_insn *i, unsigne
 	put_load(&e, &reg);
 	put_load(&e, &rm);
 	if (how & THUNK_AX_DX_IN) {
-		PUT(&e, 0x49, 0x89, 0xd0);       /* mov %rdx,%r8 */
-		PUT(&e, 0x48, 0x8b, 0x07);       /* mov RAX(%rdi),%rax */
+		PUT(&e, 0x49, 0x89, 0xd0);	 /* mov %rdx,%r8 */
+		PUT(&e, 0x48, 0x8b, 0x07);	 /* mov RAX(%rdi),%rax */
 		PUT(&e, 0x48, 0x8b, 0x57, 0x10); /* mov RDX(%rdi),%rdx */
 	}
 	put_insn(&e, d, reg.cls ? (int)reg.num : -1, rm.cls ? (int)rm.num : -1,
@@ -342,7 +339,8 @@ cpu_thunk_fn cpu_thunk_simd(const struct cpu_dec *d, struct cpu_insn *i, unsigne
 	if (i->arg & THUNK_USES_MMX)
 		PUT(&e, 0x0f, 0x77); /* emms: the host's x87 registers are free again */
 	if (how & THUNK_TAIL)
-		PUT(&e, 0x48, 0x83, 0xc6, sizeof(struct cpu_insn), 0xff, 0x26); /* add $,%rsi; jmp *(%rsi) */
+		PUT(&e, 0x48, 0x83, 0xc6, sizeof(struct cpu_insn), 0xff,
+		    0x26); /* add $,%rsi; jmp *(%rsi) */
 	else
 		PUT(&e, 0xc3);
 	return (cpu_thunk_fn)intern(d->c->thunks, e.code, e.len);
@@ -350,7 +348,7 @@ cpu_thunk_fn cpu_thunk_simd(const struct cpu_dec *d, struct cpu_insn *i, unsigne
 
 cpu_thunk_x87_fn cpu_thunk_x87(const struct cpu_dec *d, unsigned how)
 {
-	struct emit e = { .len = 0 };
+	struct emit e = {.len = 0};
 
 	PUT(&e, 0x48, 0x0f, 0xae, 0x0e); /* fxrstor64 (%rsi) */
 	if (how) {
@@ -363,6 +361,6 @@ cpu_thunk_x87_fn cpu_thunk_x87(const struct cpu_dec *d, unsigned how)
 		PUT(&e, 0x66, 0x89, 0x07); /* mov %ax,(%rdi) */
 	}
 	PUT(&e, 0x48, 0x0f, 0xae, 0x06); /* fxsave64 (%rsi) */
-	PUT(&e, 0xdb, 0xe3, 0xc3);       /* fninit; ret */
+	PUT(&e, 0xdb, 0xe3, 0xc3);	 /* fninit; ret */
 	return (cpu_thunk_x87_fn)intern(d->c->thunks, e.code, e.len);
 }

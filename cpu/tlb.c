@@ -20,35 +20,32 @@ static void invalidate(struct cpu_tlb_entry *e)
 	e->tag_r = e->tag_w = e->mask = INVALID;
 }
 
+static void forget(struct cpu_tlb2_entry *e)
+{
+	e->id = 0; /* nobody's */
+}
+
 static void wipe(struct cpu *c)
 {
 	struct cpu_mmu_cache *k = c->walkc;
 
 	memset(c->tlb, 0xff, CPU_TLB_ENTRIES * sizeof(*c->tlb));
 	memset(c->itlb, 0xff, CPU_ITLB_ENTRIES * sizeof(*c->itlb));
-	memset(k->tlb2, 0xff, sizeof(k->tlb2));
 	memset(k->large, 0, sizeof(k->large));
 	memset(k->wfilter, 0, sizeof(k->wfilter));
 	memset(k->huge, 0, sizeof(k->huge));
-	memset(k->space, 0, sizeof(k->space));
+	memset(k->space, 0, sizeof(k->space)); /* and with the ids the second level */
 	c->stats.tlb_flushes++;
 }
 
-/* Entries of a space go, so that its numbers can be given out again. */
+/* A space's entries leave the first level, so that its numbers can be given out again. */
 static void sweep_space(struct cpu *c, unsigned space)
 {
-	struct cpu_mmu_cache *k = c->walkc;
 	uint64_t bits = asid_bits(space, 0);
 
 	for (unsigned n = 0; n < CPU_TLB_ENTRIES; n++) {
 		if ((c->tlb[n].tag_r & CPU_ASID_SPACE_MASK) == bits)
 			invalidate(&c->tlb[n]);
-	}
-	for (unsigned n = 0; n < CPU_TLB2_SETS * CPU_TLB2_WAYS; n++) {
-		struct cpu_tlb_entry *e = &k->tlb2[0][0] + n;
-
-		if ((e->tag_r & CPU_ASID_SPACE_MASK) == bits)
-			invalidate(e);
 	}
 	for (unsigned n = 0; n < CPU_ITLB_ENTRIES; n++) {
 		if ((c->itlb[n].tag & CPU_ASID_SPACE_MASK) == bits)
@@ -81,30 +78,49 @@ static unsigned find_space(struct cpu *c, const struct cpu_space *want)
 	k->space[s] = *want;
 	k->space[s].used = true;
 	k->space[s].next = 1;
+	k->space[s].id = ++k->last_id;
 	return s;
 }
 
-static unsigned find_number(struct cpu *c, unsigned space, const struct cpu_number *want)
+/* All numbers are given out. Those still good move down, and keep what the second level has of them. */
+static unsigned renumber(struct cpu *c, unsigned space)
 {
 	struct cpu_space *s = &c->walkc->space[space];
-	unsigned n;
+	unsigned next = 1;
 
-	for (n = 1; n < s->next; n++) {
-		const struct cpu_number *e = &s->n[n];
+	sweep_space(c, space);
+	for (unsigned k = 0; k < CPU_SLOTS; k++) {
+		if (next < CPU_NUMBERS / 2 && s->slot[k].used)
+			s->slot[k].n = (uint8_t)next++;
+		else
+			s->slot[k].used = false;
+	}
+	return next;
+}
 
-		if (e->used && e->root == want->root && e->pkru == want->pkru &&
-		    e->pcid == want->pcid)
-			return n;
-	}
-	if (n == CPU_NUMBERS) {
-		sweep_space(c, space);
-		memset(s->n, 0, sizeof(s->n));
-		n = 1;
-	}
-	s->next = (uint8_t)(n + 1);
-	s->n[n] = *want;
-	s->n[n].used = true;
-	return n;
+static unsigned slot_of(const struct cpu_number *n)
+{
+	uint64_t key = n->root ^ (uint64_t)n->pkru << 20 ^ n->pcid;
+
+	return (unsigned)(key * 0x9e3779b97f4a7c15ull >> 58);
+}
+
+/* One slot a key: who comes to an occupied one takes it, and what was there is forgotten. */
+static struct cpu_number *find_number(struct cpu *c, unsigned space, const struct cpu_number *want)
+{
+	struct cpu_space *s = &c->walkc->space[space];
+	struct cpu_number *e = &s->slot[slot_of(want)];
+
+	if (e->used && e->root == want->root && e->pkru == want->pkru && e->pcid == want->pcid)
+		return e;
+	e->used = false;
+	if (s->next == CPU_NUMBERS)
+		s->next = (uint8_t)renumber(c, space);
+	*e = *want;
+	e->used = true;
+	e->n = s->next++;
+	e->id = ++c->walkc->last_id;
+	return e;
 }
 
 /* ---- what the registers mean ------------------------------------------------------------------- */
@@ -203,8 +219,10 @@ void cpu_update_asid(struct cpu *c)
 	}
 	k->cur_space = find_space(c, &space);
 	k->space[k->cur_space].stamp = ++k->stamp;
-	k->cur_number = find_number(c, k->cur_space, &number);
-	c->asid_bits = asid_bits(k->cur_space, k->cur_number);
+	k->cur = find_number(c, k->cur_space, &number);
+	k->cur_global_id = k->space[k->cur_space].id;
+	k->cur_id = k->cur->id;
+	c->asid_bits = asid_bits(k->cur_space, k->cur->n);
 	cpu_update_tlb_ctx(c);
 }
 
@@ -289,12 +307,14 @@ static void fill(struct cpu *c, uint64_t lin, const struct cpu_xlat *x, bool sto
 	note_large(k, lin, x->shift);
 	*cpu_tlb_slot(c, lin) = e;
 	for (way = 0; way < CPU_TLB2_WAYS; way++) {
-		if (k->tlb2[set][way].tag_r == e.tag_r)
+		if (((k->tlb2[set][way].e.tag_r ^ e.tag_r) & PAGE_MASK) == 0 &&
+		    (k->tlb2[set][way].id == k->cur_id || k->tlb2[set][way].id == k->cur_global_id))
 			break;
 	}
 	if (way == CPU_TLB2_WAYS)
 		way = k->tlb2_next[set]++ % CPU_TLB2_WAYS;
-	k->tlb2[set][way] = e;
+	k->tlb2[set][way].e = e;
+	k->tlb2[set][way].id = x->global ? k->cur_global_id : k->cur_id;
 }
 
 static uint64_t key_of(const struct cpu *c, uint64_t lin, unsigned access)
@@ -311,13 +331,21 @@ static uint64_t key_of(const struct cpu *c, uint64_t lin, unsigned access)
 
 static bool from_second(struct cpu *c, uint64_t lin, uint64_t key, bool write)
 {
-	struct cpu_tlb_entry *set = c->walkc->tlb2[set_of(lin)];
+	const struct cpu_mmu_cache *k = c->walkc;
+	const struct cpu_tlb2_entry *set = k->tlb2[set_of(lin)];
 
 	for (unsigned way = 0; way < CPU_TLB2_WAYS; way++) {
-		if ((((write ? set[way].tag_w : set[way].tag_r) ^ key) & set[way].mask) == 0) {
-			*cpu_tlb_slot(c, lin) = set[way];
-			return true;
-		}
+		struct cpu_tlb_entry e = set[way].e;
+
+		if (((e.tag_r ^ lin) & PAGE_MASK) || (set[way].id != k->cur_id && set[way].id != k->cur_global_id))
+			continue;
+		e.tag_r = (lin & PAGE_MASK) | c->asid_bits;
+		if (e.tag_w != INVALID)
+			e.tag_w = e.tag_r;
+		if (((write ? e.tag_w : e.tag_r) ^ key) & e.mask)
+			return false;
+		*cpu_tlb_slot(c, lin) = e;
+		return true;
 	}
 	return false;
 }
@@ -388,9 +416,9 @@ void cpu_tlb_flush_root(struct cpu *c, uint64_t root)
 			e->paging = 0xff;
 			continue;
 		}
-		for (unsigned n = 1; n < e->next; n++) {
-			if (e->paging == CPU_PAGING_SHADOW && e->n[n].root == root)
-				e->n[n].used = false;
+		for (unsigned n = 0; n < CPU_SLOTS; n++) {
+			if (e->paging == CPU_PAGING_SHADOW && e->slot[n].root == root)
+				e->slot[n].used = false;
 		}
 	}
 	c->stats.tlb_flushes++;
@@ -403,12 +431,13 @@ void cpu_tlb_flush_guest(struct cpu *c, bool global)
 	struct cpu_space *s = &k->space[k->cur_space];
 
 	if (global) {
-		/* Its globals go only by a sweep. */
+		/* Its globals leave the first level only by a sweep. */
 		sweep_space(c, k->cur_space);
-		memset(s->n, 0, sizeof(s->n));
+		memset(s->slot, 0, sizeof(s->slot));
 		s->next = 1;
+		s->id = ++k->last_id;
 	} else {
-		s->n[k->cur_number].used = false;
+		k->cur->used = false;
 		c->stats.tlb_flushes++;
 	}
 	cpu_update_asid(c);
@@ -417,7 +446,7 @@ void cpu_tlb_flush_guest(struct cpu *c, bool global)
 static void flush_page(struct cpu *c, uint64_t lin)
 {
 	struct cpu_tlb_entry *e = cpu_tlb_slot(c, lin);
-	struct cpu_tlb_entry *set = c->walkc->tlb2[set_of(lin)];
+	struct cpu_tlb2_entry *set = c->walkc->tlb2[set_of(lin)];
 	struct cpu_itlb_entry *f = itlb_slot(c, lin);
 
 	if (((e->tag_r ^ lin) & PAGE_MASK) == 0)
@@ -425,8 +454,8 @@ static void flush_page(struct cpu *c, uint64_t lin)
 	if (((f->tag ^ lin) & PAGE_MASK) == 0)
 		f->tag = f->mask = INVALID;
 	for (unsigned way = 0; way < CPU_TLB2_WAYS; way++) {
-		if (((set[way].tag_r ^ lin) & PAGE_MASK) == 0)
-			invalidate(&set[way]);
+		if (((set[way].e.tag_r ^ lin) & PAGE_MASK) == 0)
+			forget(&set[way]);
 	}
 }
 
@@ -439,8 +468,8 @@ static void flush_region(struct cpu *c, uint64_t lin, unsigned shift)
 			invalidate(&c->tlb[n]);
 	}
 	for (unsigned n = 0; n < CPU_TLB2_SETS * CPU_TLB2_WAYS; n++) {
-		if (((&k->tlb2[0][0] + n)->tag_r ^ lin) >> shift == 0)
-			invalidate(&k->tlb2[0][0] + n);
+		if (((&k->tlb2[0][0] + n)->e.tag_r ^ lin) >> shift == 0)
+			forget(&k->tlb2[0][0] + n);
 	}
 	for (unsigned n = 0; n < CPU_ITLB_ENTRIES; n++) {
 		if ((c->itlb[n].tag ^ lin) >> shift == 0)
@@ -482,8 +511,8 @@ void cpu_tlb_flush_hpa(struct cpu *c, hpa_t hpa, uint64_t len)
 			invalidate(&c->tlb[n]);
 	}
 	for (unsigned n = 0; n < CPU_TLB2_SETS * CPU_TLB2_WAYS; n++) {
-		if (holds_host(&k->tlb2[0][0] + n, hpa, len))
-			invalidate(&k->tlb2[0][0] + n);
+		if (holds_host(&(&k->tlb2[0][0] + n)->e, hpa, len))
+			forget(&k->tlb2[0][0] + n);
 	}
 	for (unsigned n = 0; n < CPU_ITLB_ENTRIES; n++) {
 		if (c->itlb[n].hpa - (hpa & PAGE_MASK) < len)
@@ -515,7 +544,7 @@ void cpu_tlb_drop_write(struct cpu *c, const uint64_t *pfn, unsigned n)
 	for (unsigned e = 0; e < CPU_TLB_ENTRIES; e++)
 		drop_write(&c->tlb[e], pfn, n);
 	for (unsigned e = 0; e < CPU_TLB2_SETS * CPU_TLB2_WAYS; e++)
-		drop_write(&k->tlb2[0][0] + e, pfn, n);
+		drop_write(&(&k->tlb2[0][0] + e)->e, pfn, n);
 }
 
 void cpu_tlb_drop_write_all(struct cpu *c)
@@ -525,7 +554,7 @@ void cpu_tlb_drop_write_all(struct cpu *c)
 	for (unsigned e = 0; e < CPU_TLB_ENTRIES; e++)
 		c->tlb[e].tag_w = INVALID;
 	for (unsigned e = 0; e < CPU_TLB2_SETS * CPU_TLB2_WAYS; e++)
-		(&k->tlb2[0][0] + e)->tag_w = INVALID;
+		(&k->tlb2[0][0] + e)->e.tag_w = INVALID;
 	memset(k->wfilter, 0, sizeof(k->wfilter));
 }
 

@@ -38,8 +38,10 @@ void cpu_walk_flush(struct cpu *c)
 {
 	struct cpu_mmu_cache *k = c->walkc;
 
-	for (unsigned n = 0; n < CPU_PSC_ENTRIES; n++)
-		k->psc[n].tag = 1;
+	if (++k->psc_gen == CPU_PSC_GENS) {
+		memset(k->psc, 0, sizeof(k->psc));
+		k->psc_gen = 0;
+	}
 	if (++k->gpa_gen > 0xfff) {
 		memset(k->gpa, 0, sizeof(k->gpa));
 		k->gpa_gen = 1;
@@ -328,7 +330,8 @@ static struct cpu_psc_entry *psc_slot(const struct walk *w, unsigned shift)
 
 static uint64_t psc_tag(const struct walk *w, unsigned shift)
 {
-	return (w->lin >> shift << shift) | w->c->asid_bits;
+	return (w->lin >> shift << shift) | (uint64_t)w->c->walkc->psc_gen << CPU_PSC_GEN_SHIFT |
+	       w->c->asid_bits;
 }
 
 static bool psc_find(struct walk *w, unsigned shift, uint64_t *table)

@@ -301,11 +301,37 @@ static void check_stray(struct umbrad *d, const char *name)
 		end_stray(d, name);
 }
 
+/* Half-written files of a umbrad that was killed. Nobody else writes here: we hold the lock. */
+static void sweep(int dirfd)
+{
+	int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+	const struct dirent *e;
+
+	if (!dir) {
+		cleanup_close(&fd);
+		return;
+	}
+	while ((e = readdir(dir))) {
+		size_t len = strlen(e->d_name);
+
+		if (len > 4 && !strcmp(e->d_name + len - 4, ".tmp"))
+			unlinkat(dirfd, e->d_name, 0);
+	}
+	closedir(dir);
+}
+
 int store_load(struct umbrad *d)
 {
-	int ret = for_each_name(d, d->store_fd, ".json", load_one);
+	int ret;
+
+	sweep(d->store_fd);
+	sweep(d->vm_fd);
+	ret = for_each_name(d, d->store_fd, ".json", load_one);
 
 	if (!ret)
 		ret = for_each_name(d, d->vm_fd, ".sock", check_stray);
+	if (!ret)
+		ret = for_each_name(d, d->vm_fd, ".report", check_stray);
 	return ret;
 }

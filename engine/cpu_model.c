@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The processor model: an Intel server core without AVX, TSX, PMU and VMX, as far as the host can carry it out. */
+/* The processor model: an Intel server core without AVX, TSX, PMU and VMX. */
 #include "engine/cpu_model.h"
 
 #include <cpuid.h>
 #include <errno.h>
 #include <string.h>
 
-/* Family 6, model 6Ah (a server core that newer kernels know as not needing most mitigations), stepping 6. */
+/* Family 6, model 6Ah (a server core that newer kernels know as not needing most mitigations),
+ * stepping 6. */
 #define SIGNATURE   0x000606a6u
 #define BASIC_MAX   0x16u
-#define EXT_MAX     0x80000008u
+#define EXT_MAX	    0x80000008u
 #define HYPER_LEAF  0x40000000u
 #define PKRU_OFFSET 576u /* in the standard form of XSAVE: right after the header */
 #define PKRU_BYTES  8u
@@ -25,81 +26,81 @@ struct feature {
 	uint8_t need;
 };
 static const struct feature features[] = {
-	{ "fpu", 1, 0, EDX, 0, ALWAYS },
-	{ "vme", 1, 0, EDX, 1, ALWAYS },
-	{ "de", 1, 0, EDX, 2, ALWAYS },
-	{ "pse", 1, 0, EDX, 3, ALWAYS },
-	{ "tsc", 1, 0, EDX, 4, ALWAYS },
-	{ "msr", 1, 0, EDX, 5, ALWAYS },
-	{ "pae", 1, 0, EDX, 6, ALWAYS },
-	{ "mce", 1, 0, EDX, 7, ALWAYS },
-	{ "cx8", 1, 0, EDX, 8, ALWAYS },
-	{ "apic", 1, 0, EDX, 9, ALWAYS },
-	{ "sep", 1, 0, EDX, 11, ALWAYS },
-	{ "mtrr", 1, 0, EDX, 12, ALWAYS },
-	{ "pge", 1, 0, EDX, 13, ALWAYS },
-	{ "mca", 1, 0, EDX, 14, ALWAYS },
-	{ "cmov", 1, 0, EDX, 15, ALWAYS },
-	{ "pat", 1, 0, EDX, 16, ALWAYS },
-	{ "pse36", 1, 0, EDX, 17, ALWAYS },
-	{ "clfsh", 1, 0, EDX, 19, ALWAYS },
-	{ "mmx", 1, 0, EDX, 23, ALWAYS },
-	{ "fxsr", 1, 0, EDX, 24, ALWAYS },
-	{ "sse", 1, 0, EDX, 25, ALWAYS },
-	{ "sse2", 1, 0, EDX, 26, ALWAYS },
-	{ "sse3", 1, 0, ECX, 0, HOST },
-	{ "pclmul", 1, 0, ECX, 1, HOST },
-	{ "ssse3", 1, 0, ECX, 9, HOST },
-	{ "cx16", 1, 0, ECX, 13, HOST },
-	{ "pcid", 1, 0, ECX, 17, ALWAYS },
-	{ "sse4.1", 1, 0, ECX, 19, HOST },
-	{ "sse4.2", 1, 0, ECX, 20, HOST },
-	{ "x2apic", 1, 0, ECX, 21, ALWAYS },
-	{ "movbe", 1, 0, ECX, 22, ALWAYS },
-	{ "popcnt", 1, 0, ECX, 23, HOST },
-	{ "tsc-deadline", 1, 0, ECX, 24, ALWAYS },
-	{ "aes", 1, 0, ECX, 25, HOST },
-	{ "xsave", 1, 0, ECX, 26, ALWAYS },
-	{ "rdrand", 1, 0, ECX, 30, ALWAYS },
-	{ "hypervisor", 1, 0, ECX, 31, ALWAYS },
-	{ "arat", 6, 0, EAX, 2, ALWAYS },
-	{ "fsgsbase", 7, 0, EBX, 0, ALWAYS },
-	{ "tsc-adjust", 7, 0, EBX, 1, ALWAYS },
-	{ "bmi1", 7, 0, EBX, 3, HOST },
-	{ "fdp-excptn-only", 7, 0, EBX, 6, HOST },
-	{ "smep", 7, 0, EBX, 7, ALWAYS },
-	{ "bmi2", 7, 0, EBX, 8, HOST },
-	{ "erms", 7, 0, EBX, 9, ALWAYS },
-	{ "invpcid", 7, 0, EBX, 10, ALWAYS },
-	{ "fcs-fds-deprecated", 7, 0, EBX, 13, HOST },
-	{ "rdseed", 7, 0, EBX, 18, ALWAYS },
-	{ "adx", 7, 0, EBX, 19, HOST },
-	{ "smap", 7, 0, EBX, 20, ALWAYS },
-	{ "clflushopt", 7, 0, EBX, 23, ALWAYS },
-	{ "clwb", 7, 0, EBX, 24, ALWAYS },
-	{ "sha", 7, 0, EBX, 29, HOST },
-	{ "umip", 7, 0, ECX, 2, ALWAYS },
-	{ "pku", 7, 0, ECX, 3, ALWAYS },
-	{ "la57", 7, 0, ECX, 16, WISH },
-	{ "rdpid", 7, 0, ECX, 22, ALWAYS },
-	{ "fsrm", 7, 0, EDX, 4, ALWAYS },
-	{ "serialize", 7, 0, EDX, 14, ALWAYS },
+	{"fpu", 1, 0, EDX, 0, ALWAYS},
+	{"vme", 1, 0, EDX, 1, ALWAYS},
+	{"de", 1, 0, EDX, 2, ALWAYS},
+	{"pse", 1, 0, EDX, 3, ALWAYS},
+	{"tsc", 1, 0, EDX, 4, ALWAYS},
+	{"msr", 1, 0, EDX, 5, ALWAYS},
+	{"pae", 1, 0, EDX, 6, ALWAYS},
+	{"mce", 1, 0, EDX, 7, ALWAYS},
+	{"cx8", 1, 0, EDX, 8, ALWAYS},
+	{"apic", 1, 0, EDX, 9, ALWAYS},
+	{"sep", 1, 0, EDX, 11, ALWAYS},
+	{"mtrr", 1, 0, EDX, 12, ALWAYS},
+	{"pge", 1, 0, EDX, 13, ALWAYS},
+	{"mca", 1, 0, EDX, 14, ALWAYS},
+	{"cmov", 1, 0, EDX, 15, ALWAYS},
+	{"pat", 1, 0, EDX, 16, ALWAYS},
+	{"pse36", 1, 0, EDX, 17, ALWAYS},
+	{"clfsh", 1, 0, EDX, 19, ALWAYS},
+	{"mmx", 1, 0, EDX, 23, ALWAYS},
+	{"fxsr", 1, 0, EDX, 24, ALWAYS},
+	{"sse", 1, 0, EDX, 25, ALWAYS},
+	{"sse2", 1, 0, EDX, 26, ALWAYS},
+	{"sse3", 1, 0, ECX, 0, HOST},
+	{"pclmul", 1, 0, ECX, 1, HOST},
+	{"ssse3", 1, 0, ECX, 9, HOST},
+	{"cx16", 1, 0, ECX, 13, HOST},
+	{"pcid", 1, 0, ECX, 17, ALWAYS},
+	{"sse4.1", 1, 0, ECX, 19, HOST},
+	{"sse4.2", 1, 0, ECX, 20, HOST},
+	{"x2apic", 1, 0, ECX, 21, ALWAYS},
+	{"movbe", 1, 0, ECX, 22, ALWAYS},
+	{"popcnt", 1, 0, ECX, 23, HOST},
+	{"tsc-deadline", 1, 0, ECX, 24, ALWAYS},
+	{"aes", 1, 0, ECX, 25, HOST},
+	{"xsave", 1, 0, ECX, 26, ALWAYS},
+	{"rdrand", 1, 0, ECX, 30, ALWAYS},
+	{"hypervisor", 1, 0, ECX, 31, ALWAYS},
+	{"arat", 6, 0, EAX, 2, ALWAYS},
+	{"fsgsbase", 7, 0, EBX, 0, ALWAYS},
+	{"tsc-adjust", 7, 0, EBX, 1, ALWAYS},
+	{"bmi1", 7, 0, EBX, 3, HOST},
+	{"fdp-excptn-only", 7, 0, EBX, 6, HOST},
+	{"smep", 7, 0, EBX, 7, ALWAYS},
+	{"bmi2", 7, 0, EBX, 8, HOST},
+	{"erms", 7, 0, EBX, 9, ALWAYS},
+	{"invpcid", 7, 0, EBX, 10, ALWAYS},
+	{"fcs-fds-deprecated", 7, 0, EBX, 13, HOST},
+	{"rdseed", 7, 0, EBX, 18, ALWAYS},
+	{"adx", 7, 0, EBX, 19, HOST},
+	{"smap", 7, 0, EBX, 20, ALWAYS},
+	{"clflushopt", 7, 0, EBX, 23, ALWAYS},
+	{"clwb", 7, 0, EBX, 24, ALWAYS},
+	{"sha", 7, 0, EBX, 29, HOST},
+	{"umip", 7, 0, ECX, 2, ALWAYS},
+	{"pku", 7, 0, ECX, 3, ALWAYS},
+	{"la57", 7, 0, ECX, 16, WISH},
+	{"rdpid", 7, 0, ECX, 22, ALWAYS},
+	{"fsrm", 7, 0, EDX, 4, ALWAYS},
+	{"serialize", 7, 0, EDX, 14, ALWAYS},
 	/* With ARCH_CAPABILITIES' IBRS_ALL: a guest then needs no retpolines. */
-	{ "spec-ctrl", 7, 0, EDX, 26, ALWAYS },
-	{ "arch-capabilities", 7, 0, EDX, 29, ALWAYS },
-	{ "xsaveopt", 0xd, 1, EAX, 0, ALWAYS },
-	{ "xsavec", 0xd, 1, EAX, 1, ALWAYS },
-	{ "xgetbv1", 0xd, 1, EAX, 2, ALWAYS },
-	{ "xsaves", 0xd, 1, EAX, 3, ALWAYS },
-	{ "lahf-lm", 0x80000001, 0, ECX, 0, ALWAYS },
-	{ "abm", 0x80000001, 0, ECX, 5, HOST },
-	{ "prefetchw", 0x80000001, 0, ECX, 8, ALWAYS },
-	{ "syscall", 0x80000001, 0, EDX, 11, ALWAYS },
-	{ "nx", 0x80000001, 0, EDX, 20, ALWAYS },
-	{ "gbpages", 0x80000001, 0, EDX, 26, ALWAYS },
-	{ "rdtscp", 0x80000001, 0, EDX, 27, ALWAYS },
-	{ "lm", 0x80000001, 0, EDX, 29, ALWAYS },
-	{ "invtsc", 0x80000007, 0, EDX, 8, ALWAYS },
+	{"spec-ctrl", 7, 0, EDX, 26, ALWAYS},
+	{"arch-capabilities", 7, 0, EDX, 29, ALWAYS},
+	{"xsaveopt", 0xd, 1, EAX, 0, ALWAYS},
+	{"xsavec", 0xd, 1, EAX, 1, ALWAYS},
+	{"xgetbv1", 0xd, 1, EAX, 2, ALWAYS},
+	{"xsaves", 0xd, 1, EAX, 3, ALWAYS},
+	{"lahf-lm", 0x80000001, 0, ECX, 0, ALWAYS},
+	{"abm", 0x80000001, 0, ECX, 5, HOST},
+	{"prefetchw", 0x80000001, 0, ECX, 8, ALWAYS},
+	{"syscall", 0x80000001, 0, EDX, 11, ALWAYS},
+	{"nx", 0x80000001, 0, EDX, 20, ALWAYS},
+	{"gbpages", 0x80000001, 0, EDX, 26, ALWAYS},
+	{"rdtscp", 0x80000001, 0, EDX, 27, ALWAYS},
+	{"lm", 0x80000001, 0, EDX, 29, ALWAYS},
+	{"invtsc", 0x80000007, 0, EDX, 8, ALWAYS},
 };
 static_assert(ARRAY_SIZE(features) <= 128, "struct engine_cpu_model.off has two words");
 
@@ -152,7 +153,8 @@ int engine_cpu_model_mask(struct engine_cpu_model *m, const char *text, const ch
 
 	while (*text) {
 		size_t len = strcspn(text, ",");
-		int row = len > 1 && (*text == '-' || *text == '+') ? row_named(text + 1, len - 1) : -EINVAL;
+		int row = len > 1 && (*text == '-' || *text == '+') ? row_named(text + 1, len - 1)
+								    : -EINVAL;
 
 		if (row < 0) {
 			if (ret_bad)
@@ -166,7 +168,8 @@ int engine_cpu_model_mask(struct engine_cpu_model *m, const char *text, const ch
 	return 0;
 }
 
-/* ---- leaves ------------------------------------------------------------------------------------- */
+/* ---- leaves -------------------------------------------------------------------------------------
+ */
 
 struct leaves {
 	const struct engine_cpu_model *m;
@@ -178,22 +181,26 @@ static struct cpu_cpuid *add(struct leaves *l, uint32_t leaf, uint32_t subleaf, 
 {
 	struct cpu_cpuid *e = &l->out[l->n++];
 
-	*e = (struct cpu_cpuid){ leaf, subleaf, r[EAX], r[EBX], r[ECX], r[EDX] };
+	*e = (struct cpu_cpuid){leaf, subleaf, r[EAX], r[EBX], r[ECX], r[EDX]};
 	for (unsigned n = 0; n < ARRAY_SIZE(features); n++) {
 		const struct feature *f = &features[n];
 		uint32_t bit = 1u << f->bit;
 
-		if (f->leaf != leaf || (subleaf == CPU_CPUID_ANY ? f->subleaf != 0 : f->subleaf != subleaf) ||
+		if (f->leaf != leaf ||
+		    (subleaf == CPU_CPUID_ANY ? f->subleaf != 0 : f->subleaf != subleaf) ||
 		    is_off(l->m, n) || (f->need == HOST && !host_has(f)))
 			continue;
-		*(f->reg == EAX ? &e->eax : f->reg == EBX ? &e->ebx : f->reg == ECX ? &e->ecx : &e->edx) |=
-			bit;
+		*(f->reg == EAX	  ? &e->eax
+		  : f->reg == EBX ? &e->ebx
+		  : f->reg == ECX ? &e->ecx
+				  : &e->edx) |= bit;
 	}
 	return e;
 }
 
-#define ADD(l, leaf, subleaf, a, b, c, d) \
-	add(l, leaf, subleaf, (const uint32_t[4]){ (uint32_t)(a), (uint32_t)(b), (uint32_t)(c), (uint32_t)(d) })
+#define ADD(l, leaf, subleaf, a, b, c, d)                                                          \
+	add(l, leaf, subleaf,                                                                      \
+	    (const uint32_t[4]){(uint32_t)(a), (uint32_t)(b), (uint32_t)(c), (uint32_t)(d)})
 
 static bool shows(const struct engine_cpu_model *m, const char *name)
 {
@@ -214,14 +221,15 @@ static unsigned id_bits(unsigned vcpus)
 
 static void add_text(struct leaves *l, uint32_t leaf, const char *text, size_t len)
 {
-	uint32_t r[4] = { 0 };
+	uint32_t r[4] = {0};
 
 	memcpy(r, text, MIN(len, sizeof(r)));
 	add(l, leaf, CPU_CPUID_ANY, r);
 }
 
 /* A level of cache. @bits: of the APIC id, within which processors share it. */
-static void add_cache(struct leaves *l, unsigned sub, unsigned type_level, unsigned sets, unsigned bits)
+static void add_cache(struct leaves *l, unsigned sub, unsigned type_level, unsigned sets,
+		      unsigned bits)
 {
 	unsigned ways = type_level >> 5 == 1 ? 8 : 16;
 	unsigned cores = MIN((1u << id_bits(l->m->vcpus)) - 1, 63u);
@@ -234,9 +242,9 @@ static void add_topology(struct leaves *l, unsigned id)
 {
 	unsigned bits = id_bits(l->m->vcpus);
 
-	add_cache(l, 0, 1 | 1 << 5, 64, 0);       /* 32 KiB data */
-	add_cache(l, 1, 2 | 1 << 5, 64, 0);       /* 32 KiB instructions */
-	add_cache(l, 2, 3 | 2 << 5, 1024, 0);     /* 1 MiB */
+	add_cache(l, 0, 1 | 1 << 5, 64, 0);	  /* 32 KiB data */
+	add_cache(l, 1, 2 | 1 << 5, 64, 0);	  /* 32 KiB instructions */
+	add_cache(l, 2, 3 | 2 << 5, 1024, 0);	  /* 1 MiB */
 	add_cache(l, 3, 3 | 3 << 5, 16384, bits); /* 16 MiB, shared */
 	ADD(l, 4, 4, 0, 0, 0, 0);
 	ADD(l, 0xb, 0, 0, 1, 1 << 8 | 0, id);
@@ -259,8 +267,8 @@ static void add_xsave(struct leaves *l)
 }
 
 /*
- * TSC frequency = crystal * numerator / denominator, the nearest fraction whose product with the crystal
- * in kHz stays within 32 bits, as Linux computes it.
+ * TSC frequency = crystal * numerator / denominator, the nearest fraction whose product with the
+ * crystal in kHz stays within 32 bits, as Linux computes it.
  */
 static void add_tsc(struct leaves *l)
 {
@@ -302,13 +310,15 @@ static void add_extended(struct leaves *l)
 unsigned engine_cpu_model_cpuid(const struct engine_cpu_model *m, unsigned id,
 				struct cpu_cpuid out[ENGINE_CPUID_MAX])
 {
-	static const uint8_t empty[] = { 3, 5, 8, 9, 0xa, 0xc, 0xe, 0xf, 0x10, 0x11, 0x12, 0x13, 0x14 };
-	struct leaves l = { .m = m, .out = out };
+	static const uint8_t empty[] = {3,   5,	   8,	 9,    0xa,  0xc, 0xe,
+					0xf, 0x10, 0x11, 0x12, 0x13, 0x14};
+	struct leaves l = {.m = m, .out = out};
 	unsigned siblings = 1u << id_bits(m->vcpus);
 	struct cpu_cpuid *e;
 
 	ADD(&l, 0, CPU_CPUID_ANY, BASIC_MAX, 0x756e6547, 0x6c65746e, 0x49656e69); /* GenuineIntel */
-	e = ADD(&l, 1, CPU_CPUID_ANY, SIGNATURE, 8 << 8 | MIN(siblings, 255u) << 16 | id << 24, 0, 0);
+	e = ADD(&l, 1, CPU_CPUID_ANY, SIGNATURE, 8 << 8 | MIN(siblings, 255u) << 16 | id << 24, 0,
+		0);
 	if (m->vcpus > 1)
 		e->edx |= BIT(28);
 	ADD(&l, 2, CPU_CPUID_ANY, 0xff01, 0xf0, 0, 0); /* see leaf 4 */

@@ -8,13 +8,13 @@
 #define ENGINE_CPUID_MAX 64
 
 /*
- * What leaf 0x15 calls the crystal, and Linux takes for the local APIC timer's input: so it must be the
- * rate at which the machine's local APIC counts (devices/lapic.h).
+ * What leaf 0x15 calls the crystal, and Linux takes for the local APIC timer's input: so it must be
+ * the rate at which the machine's local APIC counts (devices/lapic.h).
  */
 #define ENGINE_CRYSTAL_HZ 1000000000ull
 
 struct engine_cpu_model {
-	unsigned vcpus;      /* 1..255 */
+	unsigned vcpus; /* 1..255 */
 	uint64_t tsc_hz;
 	uint64_t crystal_hz; /* ENGINE_CRYSTAL_HZ */
 	uint8_t maxphyaddr;  /* 32..52; 46 */
@@ -24,8 +24,8 @@ struct engine_cpu_model {
 /* Every feature that our processor implements and the host can execute, LA57 apart. */
 void engine_cpu_model_init(struct engine_cpu_model *m, unsigned vcpus, uint64_t tsc_hz);
 /*
- * "-pcid,-sha,+la57": mask features, or show them again. 0, or -EINVAL with nothing changed when a name is
- * unknown (then *ret_bad, if not NULL, points at it in @text).
+ * "-pcid,-sha,+la57": mask features, or show them again. 0, or -EINVAL with nothing changed when a
+ * name is unknown (then *ret_bad, if not NULL, points at it in @text).
  */
 int engine_cpu_model_mask(struct engine_cpu_model *m, const char *text, const char **ret_bad);
 /* The leaves for vCPU @id, whose APIC id is @id. Returns how many. */

@@ -334,7 +334,12 @@ static int relax_for_wp(const struct mmu_context *c, const struct mmu_fault *f, 
 			w->pte_access |= MMU_MAP_WRITE;
 		return 0;
 	}
-	if (w->granted & MMU_MAP_WRITE || !(f->access & MMU_ACC_WRITE) || f->access & MMU_ACC_USER)
+	if (!(f->access & MMU_ACC_WRITE) || f->access & MMU_ACC_USER)
+		return 0;
+	/* The processor itself runs with WP = 1, where a key's write-disable holds for all. */
+	if (c->cpu_role.pke && c->pkru >> (w->ptes[w->level - 1] >> 59 & 15) * 2 & 2)
+		return MMU_EMULATE;
+	if (w->granted & MMU_MAP_WRITE)
 		return 0;
 	/*
 	 * A user page that is read-only, written by the supervisor. As a supervisor's page it can be
@@ -528,6 +533,8 @@ int mmu_page_fault(struct mmu_vcpu *vcpu, struct mmu_fault *f)
 		r = vcpu->mmu->ops->page_fault(vcpu, f);
 	if (r == MMU_EMULATE)
 		STAT(vcpu, pf_emulate);
+	if (unlikely(vm->trace))
+		trace_fault(vcpu, f, r);
 	batch_commit(vm);
 	vm->self = NULL;
 	pthread_mutex_unlock(&vm->lock);

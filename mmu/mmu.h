@@ -154,7 +154,7 @@ struct mmu_root {
 
 /* Is mmu_load() due? An atomic read; ask before every entry to guest mode, after in-guest-mode is set. */
 bool mmu_needs_load(struct mmu_vcpu *vcpu);
-/* The root to enter with; builds it where there is none. Returns MMU_RETRY (0) or -errno. */
+/* The root to enter with; builds it where there is none. MMU_RETRY (0), MMU_RING_FULL or -errno. */
 int mmu_load(struct mmu_vcpu *vcpu, struct mmu_root *ret_root);
 /* Let go of all roots (the vCPU is reset or goes away). */
 void mmu_unload(struct mmu_vcpu *vcpu);

@@ -250,6 +250,7 @@ struct walker {
 };
 
 struct dirty_client;
+struct mmu_trace_event;
 
 struct mmu_vm {
 	pthread_mutex_t lock; /* everything but what is said to be atomic */
@@ -286,6 +287,8 @@ struct mmu_vm {
 	struct list clients;
 	uint32_t nr_watchers; /* atomic: any client at all */
 	enum dirty_notice notice;
+	void (*trace)(void *arg, const struct mmu_trace_event *e);
+	void *trace_arg;
 };
 
 /* ---- counters: written by one thread at a time, read by any ---- */
@@ -307,6 +310,7 @@ static inline void stat_peak(uint64_t *stat, uint64_t value)
 /* ---- slot.c ---- */
 
 struct memslot *slot_of(struct mmu_vm *vm, gfn_t gfn);
+void slot_describe(const struct memslot *slot, struct slot_desc *desc);
 void slots_finish(struct mmu_vm *vm);
 
 static inline hva_t slot_hva(const struct memslot *slot, gfn_t gfn)
@@ -449,7 +453,7 @@ int arena_make_room(struct mmu_vm *vm, unsigned blocks);
 struct shadow_page *frame_alloc(struct mmu_vm *vm);
 void frame_free(struct mmu_vm *vm, struct shadow_page *sp);
 
-/* Find or make; never fails after arena_make_room(). Unsynced leaf pages come back in step. */
+/* Find or make; never fails after arena_make_room(). It and what is below come back in step. */
 struct shadow_page *sp_get(struct mmu_vm *vm, gfn_t gfn, union page_role role);
 void sp_link(struct mmu_vm *vm, struct shadow_page *parent, unsigned i, struct shadow_page *child);
 void sp_zap(struct mmu_vm *vm, struct shadow_page *sp);
@@ -481,6 +485,8 @@ void sync_forget(struct mmu_vm *vm, struct shadow_page *sp);
 /* Bring a leaf page's entries in step with the guest table, not its protection. */
 void sync_entries(struct mmu_vm *vm, struct shadow_page *sp);
 void sync_entry(struct mmu_vm *vm, struct shadow_page *sp, unsigned i);
+/* All leaf pages below are synced and write-protected again. */
+void sync_below(struct mmu_vm *vm, struct shadow_page *sp);
 /* All that is reachable from a root is synced and write-protected again. */
 void sync_root(struct mmu_vm *vm, const struct vcpu_root *root);
 /* Where entry @i's guest entry lies: 0 when its frame is in no slot. */
@@ -499,6 +505,8 @@ bool gpte_reserved(struct mmu_vm *vm, const union page_role role, unsigned level
 /* MMU_MAP_* that a leaf in a table of @role ends up with: WRITE only if it is dirty. */
 unsigned gpte_access(const union page_role role, uint64_t gpte);
 uint64_t gpte_extra_spte_bits(const union page_role role, uint64_t gpte);
+void walk_record(const struct mmu_context *c, const struct walker *w, uint64_t addr,
+		 struct mmu_walk_result *ret);
 bool walk_changed(const struct mmu_context *c, const struct walker *w, unsigned level);
 /* When true, *@error_code has what is to be reported beside P and the access: PF_PK or nothing. */
 bool access_denied(const struct mmu_context *c, uint32_t access, unsigned pte_access, unsigned pkey,
@@ -521,6 +529,8 @@ struct shadow_page *root_start(const struct mmu_context *c, uint64_t addr);
 
 /* ---- nested.c ---- */
 
+/* The frame that a walk of L2's tables ended at, from ngpa to gpa. 1, or 0 with w->fault. */
+int nested_translate_final(struct mmu_vcpu *vcpu, struct walker *w);
 void nested_set_guest(struct mmu_vcpu *vcpu, const struct mmu_regs *regs);
 
 /* ---- track.c ---- */
@@ -556,6 +566,9 @@ struct spte_want {
 bool spte_set(struct mmu_vm *vm, struct shadow_page *sp, unsigned i, const struct spte_want *want);
 void spte_set_mmio(struct mmu_vm *vm, struct shadow_page *sp, unsigned i, gfn_t gfn,
 		   unsigned access);
+
+/* inspect.c */
+void trace_fault(const struct mmu_vcpu *vcpu, const struct mmu_fault *f, int result);
 
 int shadow_page_fault(struct mmu_vcpu *vcpu, struct mmu_fault *f);
 int direct_page_fault(struct mmu_vcpu *vcpu, struct mmu_fault *f);

@@ -5,15 +5,13 @@
 
 #include "mmu/mmu_internal.h"
 
-/* ngpa to gpa by L1's EPT; what a walk of L2's tables reads passes here. */
-static int translate_nested(struct mmu_vcpu *vcpu, uint64_t addr, struct walker *w, gpa_t *gpa)
+/* ngpa to gpa by L1's EPT. 1, or 0 with w->fault. */
+static int translate_by_ept(struct mmu_vcpu *vcpu, uint64_t addr, uint32_t access, struct walker *w,
+			    gpa_t *gpa)
 {
 	struct mmu_context *ept = &vcpu->guest_mmu;
-	/* With A and D bits in use the processor's own accesses to tables count as writes. */
-	struct walker n = {.addr = addr, .access = ept->cpu_role.ad_disabled ? 0 : MMU_ACC_WRITE};
+	struct walker n = {.addr = addr, .access = access};
 
-	if (w->access & MMU_ACC_PEEK)
-		n.access = MMU_ACC_PEEK;
 	if (!ept->ops->walk(vcpu, ept, &n)) {
 		w->fault = n.fault;
 		w->missing = n.missing;
@@ -21,6 +19,26 @@ static int translate_nested(struct mmu_vcpu *vcpu, uint64_t addr, struct walker 
 		return 0;
 	}
 	*gpa = n.gfn << PAGE_SHIFT | (addr & ~PAGE_MASK);
+	return 1;
+}
+
+/* What a walk of L2's tables reads passes here. */
+static int translate_nested(struct mmu_vcpu *vcpu, uint64_t addr, struct walker *w, gpa_t *gpa)
+{
+	/* With EPT's A and D bits in use the processor's accesses to tables count as writes. */
+	uint32_t access = vcpu->guest_mmu.cpu_role.ad_disabled ? 0 : MMU_ACC_WRITE;
+
+	return translate_by_ept(vcpu, addr, w->access & MMU_ACC_PEEK ? MMU_ACC_PEEK : access, w, gpa);
+}
+
+int nested_translate_final(struct mmu_vcpu *vcpu, struct walker *w)
+{
+	uint32_t access = w->access & (MMU_ACC_WRITE | MMU_ACC_FETCH | MMU_ACC_PEEK);
+	gpa_t gpa;
+
+	if (!translate_by_ept(vcpu, w->gfn << PAGE_SHIFT, access, w, &gpa))
+		return 0;
+	w->gfn = gpa >> PAGE_SHIFT;
 	return 1;
 }
 

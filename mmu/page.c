@@ -352,10 +352,12 @@ struct shadow_page *sp_get(struct mmu_vm *vm, gfn_t gfn, union page_role role)
 	sp->flood = 0;
 	/*
 	 * A new way leads to an unsynced page: no processor could have its stale entries by that way.
-	 * They are made right, but the page stays writable.
+	 * They are made right, but the page stays writable. The same for pages below.
 	 */
 	if (sp->unsync)
 		sync_entries(vm, sp);
+	else if (sp->unsync_children)
+		sync_below(vm, sp);
 	return sp;
 }
 

@@ -371,7 +371,7 @@ void slots_finish(struct mmu_vm *vm)
 	vm->nr_slots = 0;
 }
 
-static void slot_describe(const struct memslot *slot, struct slot_desc *desc)
+void slot_describe(const struct memslot *slot, struct slot_desc *desc)
 {
 	*desc = (struct slot_desc){
 		.id = slot->id,

@@ -164,7 +164,7 @@ static bool collect(struct mmu_vm *vm, struct shadow_page *sp, struct sync_list 
 	return false;
 }
 
-static void sync_below(struct mmu_vm *vm, struct shadow_page *sp)
+void sync_below(struct mmu_vm *vm, struct shadow_page *sp)
 {
 	while (sp->unsync_children) {
 		struct sync_list list = {0};

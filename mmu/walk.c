@@ -172,14 +172,10 @@ static bool pte_update(struct mmu_vm *vm, struct walker *w, unsigned level, uint
 
 static int walk_none(struct mmu_vcpu *vcpu, struct mmu_context *c, struct walker *w)
 {
-	gpa_t gpa;
-
 	w->level = w->max_level = 0;
 	w->page_shift = PAGE_SHIFT;
 	w->pte_access = w->granted = MMU_MAP_ALL;
-	if (!c->translate_gpa(vcpu, w->addr, w, &gpa))
-		return 0;
-	w->gfn = gpa >> PAGE_SHIFT;
+	w->gfn = w->addr >> PAGE_SHIFT;
 	return 1;
 }
 
@@ -273,8 +269,8 @@ bool walk_changed(const struct mmu_context *c, const struct walker *w, unsigned 
 
 /* ---- for emulation and inspection ---- */
 
-static void walk_record(const struct mmu_context *c, const struct walker *w, uint64_t addr,
-			struct mmu_walk_result *ret)
+void walk_record(const struct mmu_context *c, const struct walker *w, uint64_t addr,
+		 struct mmu_walk_result *ret)
 {
 	ret->nsteps = 0;
 	if (c->cpu_role.mode == MODE_NONE)
@@ -309,6 +305,8 @@ again:
 	w.missing = false;
 	pthread_rwlock_rdlock(&vm->slots_lock);
 	r = c->ops->walk(vcpu, c, &w);
+	if (r && c == &vcpu->nested_mmu)
+		r = nested_translate_final(vcpu, &w);
 	pthread_rwlock_unlock(&vm->slots_lock);
 	if (w.updated && __atomic_load_n(&vm->stats.mmu_pages, __ATOMIC_RELAXED)) {
 		pthread_mutex_lock(&vm->lock);

@@ -11,7 +11,7 @@ static double now(void)
 {
 	struct timespec ts;
 
-	clock_gettime(CLOCK_MONOTONIC, &ts);
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
 	return (double)ts.tv_sec + (double)ts.tv_nsec * 1e-9;
 }
 
@@ -25,6 +25,8 @@ struct bench {
 	unsigned accesses;
 	unsigned ept_shift;
 	bool small_pages;    /* guest 4 KiB pages */
+	bool user;           /* at CPL 3, with SYSCALL going to a SWAPGS; SWAPGS; SYSRET */
+	bool alias;          /* that all map to a few: what a TLB miss costs without the host's */
 };
 
 #define CODE(s) s, sizeof(s) - 1
@@ -55,10 +57,24 @@ static const struct bench benches[] = {
 	 MIB(64), 1, 8, 1, 12, true},
 	{"random 64 MiB, 2M/2M", CODE("\x4d\x69\xc0\x6d\x4e\xc6\x41\x49\x81\xc0\x39\x30\x00\x00\x44\x89\xc0\xc1\xe8\x04\x25\xf8\xff\xff\x03\x48\x8b\x14\x18\x48\xff\xc9\x75\xde\xf4"),
 	 MIB(64), 1, 8, 1, 21, false},
+	/* l: syscall; dec rbx; jnz l; then CPL 3's HLT is #GP */
+	{"syscall/sysret", CODE("\x0f\x05\x48\xff\xcb\x75\xf9\xf4"), 0, 0, 6, 0, 21, false, true},
+	/* l: cli; sti; nop; dec rcx; jnz l */
+	{"cli/sti", CODE("\xfa\xfb\x90\x48\xff\xc9\x75\xf8\xf4"), 0, 0, 5, 0, 21},
+	/* l: mov cr3, rax; mov (rbx), rdx; dec rcx; jnz l, no PCIDs */
+	{"mov cr3 + load", CODE("\x0f\x20\xd8\x0f\x22\xd8\x48\x8b\x13\x48\xff\xc9\x75\xf2\xf4"), TINY_DATA, 0, 5, 1, 12},
+	/* l: invlpg (rbx); mov (rbx), rdx; dec rcx; jnz l */
+	{"invlpg + load", CODE("\x0f\x01\x3b\x48\x8b\x13\x48\xff\xc9\x75\xf5\xf4"), TINY_DATA, 0, 4, 1, 12},
+	{"random 64 MiB, aliased", CODE("\x4d\x69\xc0\x6d\x4e\xc6\x41\x49\x81\xc0\x39\x30\x00\x00\x44\x89\xc0\xc1\xe8\x04\x25\xf8\xff\xff\x03\x48\x8b\x14\x18\x48\xff\xc9\x75\xde\xf4"),
+	 MIB(64), 1, 8, 1, 12, true, false, true},
+	{"random 16 MiB, aliased", CODE("\x4d\x69\xc0\x6d\x4e\xc6\x41\x49\x81\xc0\x39\x30\x00\x00\x44\x89\xc0\xc1\xe8\x04\x25\xf8\xff\xff\x00\x48\x8b\x14\x18\x48\xff\xc9\x75\xde\xf4"),
+	 MIB(64), 1, 8, 1, 12, true, false, true},
+	{"random 512 KiB, aliased", CODE("\x4d\x69\xc0\x6d\x4e\xc6\x41\x49\x81\xc0\x39\x30\x00\x00\x44\x89\xc0\xc1\xe8\x04\x25\xf8\xff\x07\x00\x48\x8b\x14\x18\x48\xff\xc9\x75\xde\xf4"),
+	 MIB(64), 1, 8, 1, 12, true, false, true},
 };
 
 /* Split the identity map's large pages, tables at 144 MiB. */
-static void split_pages(struct tiny *t)
+static void split_pages(struct tiny *t, bool alias)
 {
 	uint64_t pt = MIB(144);
 
@@ -68,6 +84,8 @@ static void split_pages(struct tiny *t)
 		memcpy(t->mem + TINY_PML4 + 0x2000 + n * 8, &e, 8);
 		for (uint64_t k = 0; k < 512; k++) {
 			e = (n << 21 | k << 12) | 7;
+			if (alias && n >= 16)
+				e = (MIB(32) + (k & 15) * 4096) | 7;
 			memcpy(t->mem + pt + k * 8, &e, 8);
 		}
 	}
@@ -78,16 +96,25 @@ static double measure(const struct bench *b, uint64_t turns)
 	struct tiny *t = tiny_create(MIB(160), b->ept_shift);
 	double start, ret_seconds;
 
-	tiny_mode(t, TINY_LONG, 0);
+	tiny_mode(t, TINY_LONG, b->user ? 3 : 0);
+	if (b->user) {
+		memcpy(t->mem + TINY_CODE + 0x800, "\x0f\x01\xf8\x0f\x01\xf8\x48\x0f\x07", 9);
+		t->s->lstar = TINY_CODE + 0x800;
+		t->s->star = (uint64_t)(TINY_CS64_3 - 16 + 3) << 48 | (uint64_t)TINY_CS64 << 32;
+		t->s->gpr[X86_RBX] = turns;
+		t->c->exception_bitmap = ~0u;
+		cpu_state_changed(t->cpu);
+	}
 	if (b->small_pages)
-		split_pages(t);
+		split_pages(t, b->alias);
 	memset(t->mem + MIB(32), 1, MIB(96));
 	tiny_code(t, b->code, b->len);
-	t->s->gpr[X86_RBX] = b->rbx;
+	if (b->rbx)
+		t->s->gpr[X86_RBX] = b->rbx;
 	t->s->gpr[X86_R8] = b->r8;
 	t->s->gpr[X86_RCX] = turns;
 	start = now();
-	if (tiny_run(t, ~0ull >> 1) != CPU_EXIT_HLT)
+	if (tiny_run(t, ~0ull >> 1) != (b->user ? CPU_EXIT_EXCEPTION : CPU_EXIT_HLT))
 		printf("%s: left with %s\n", b->name, cpu_exit_name(cpu_exit(t->cpu)->reason));
 	ret_seconds = now() - start;
 	tiny_destroy(t);
@@ -98,7 +125,7 @@ int main(void)
 {
 	for (unsigned n = 0; n < ARRAY_SIZE(benches); n++) {
 		const struct bench *b = &benches[n];
-		uint64_t turns = 20000000;
+		uint64_t turns = b->user || b->turn == 5 || b->turn == 4 ? 5000000 : 20000000;
 		double s = measure(b, turns);
 
 		printf("%-24s %8.1f Minsn/s", b->name, (double)turns * b->turn / s / 1e6);

@@ -119,6 +119,7 @@ class Host:
         return client
 
     def pid(self):
+        self.vmctl("list")
         return json.loads(self.vmctl("version", "--json").stdout)["umbrad"]["pid"]
 
     def kill_umbrad(self, sig=signal.SIGKILL):
@@ -137,6 +138,7 @@ class Host:
             client.close()
         if not os.path.exists(self.socket):
             return
+        self.vmctl("list")  # where a test has killed umbrad, another finds its machines
         try:
             client = Client(self.socket)
         except OSError:

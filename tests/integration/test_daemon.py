@@ -88,6 +88,44 @@ def test_machines_outlive_umbrad(host, sig):
     assert host.vmctl("wait", "a").returncode == 0
 
 
+def test_umbrad_killed_again_and_again(host):
+    """Whatever it was doing: no process without a machine, no machine lost, nothing half-written."""
+    host.define("keep")
+    host.vmctl("start", "keep")
+    keep = json.loads(host.vmctl("show", "keep", "--json").stdout)["pid"]
+    for i in range(12):
+        host.vmctl("create", "--kernel", host.kernel, "--name", f"m{i}")
+        several = [host.spawn("start", f"m{i}"), host.spawn("delete", "-f", f"m{i - 1}"),
+                   host.spawn("run", "--kernel", host.kernel, "--cmdline", "fake=poweroff")]
+        pid = host.pid()
+        time.sleep(0.002 * i)
+        os.kill(pid, signal.SIGKILL)
+        for p in several:
+            p.communicate(timeout=30)
+        wait_until(lambda: not alive(pid))
+    host.kill_umbrad()
+    machines = json.loads(host.vmctl("list", "--json").stdout)
+    known = {m["pid"] for m in machines if "pid" in m}
+    assert keep in known
+    assert machine_processes(host) == known
+    for folder in (os.path.join(host.runtime, "vm"), os.path.join(host.state, "machines")):
+        assert not [f for f in os.listdir(folder) if f.endswith(".tmp")]
+
+
+def machine_processes(host):
+    """The umbra-vm processes that were started from this test's folder."""
+    found = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline") as c, open(f"/proc/{pid}/environ") as e:
+                ours = c.read().startswith("umbra-vm") and host.runtime in e.read()
+        except OSError:
+            continue
+        if ours and alive(int(pid)):
+            found.add(int(pid))
+    return found
+
+
 def test_end_while_umbrad_was_away(host):
     host.define("a")
     host.vmctl("start", "a")

@@ -229,13 +229,15 @@ def test_stop_of_a_spinning_process(host):
 def test_console_detaches_and_attaches(host):
     host.define("a")
     host.vmctl("start", "a")
+    wait_until(lambda: b"hello" in host.vmctl("logs", "a").stdout)
     first, second = host.spawn("console", "a"), host.spawn("console", "a")
-    wait_until(lambda: True)
-    time.sleep(0.3)
-    first.stdin.write(b"ping\n")
-    first.stdin.flush()
-    assert first.stdout.readline() == b"ping\n"
-    assert second.stdout.readline() == b"ping\n"
+    for console, line in ((first, b"one\n"), (second, b"two\n")):
+        console.stdin.write(line)
+        console.stdin.flush()
+        seen = console.stdout.readline()
+        # The second may have been there for the first one's line.
+        assert seen == line or (console, seen, console.stdout.readline()) == (second, b"one\n", line)
+    assert first.stdout.readline() == b"two\n"
     first.send_signal(signal.SIGTERM)
     assert first.wait(5) == 128 + 15
     second.stdin.write(b"quit\n")

@@ -140,6 +140,7 @@ void cpu_set_regs(struct cpu *c, const struct mmu_regs *regs)
 {
 	c->regs = *regs;
 	mmu_set_regs(c->v, regs);
+	mmu_flush_guest_tlb(c->v);
 	if (mmu_get_policy(c->m->vm) == MMU_POLICY_SHADOW)
 		cpu_flush(c, true);
 }

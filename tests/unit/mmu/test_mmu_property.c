@@ -224,18 +224,19 @@ static uint64_t wild_entry(struct world *w)
 /* What a sane guest would put into a table at this level; now and then something else. */
 static uint64_t any_entry(struct world *w, unsigned level)
 {
-	static const uint64_t flags[] = {0x67, 0x67, 0x67, 0x07, 0x63, 0x65, 0x27, 0x167, 0x66, 0x23};
+	static const uint64_t flags[] = {0x67, 0x67, 0x67, 0x07, 0x67, 0x63, 0x65, 0x27,
+					 0x167, 0x167, 0x66, 0x05, 0x67, 0x67};
 	uint64_t e = flags[below(w, ARRAY_SIZE(flags))];
 
-	if (chance(w, 8))
+	if (chance(w, 2))
 		return wild_entry(w);
-	if (level > 1 && chance(w, 92))
-		return table_of_level(w, level - 1) | (chance(w, 85) ? 0x67 : e);
+	if (level > 1 && chance(w, 94))
+		return table_of_level(w, level - 1) | (chance(w, 94) ? 0x67 : e);
 	if (level == 2 || level == 3)
 		return (chance(w, 70) ? BIG_GPA : 0) | e | 0x80;
-	if (chance(w, 10))
+	if (chance(w, 5))
 		e |= BIT(63);
-	if (chance(w, 10))
+	if (chance(w, 5))
 		e |= below(w, 4) << 59;
 	switch (below(w, 6)) {
 	case 0: return e | (BIG_GPA + (below(w, BIG_PAGES) << 12));
@@ -255,7 +256,7 @@ static unsigned any_index(struct world *w)
 
 static gpa_t any_entry_gpa(struct world *w, unsigned *size)
 {
-	*size = chance(w, 30) ? 4 : 8;
+	*size = chance(w, 20) ? 4 : 8;
 	return any_table(w) + any_index(w) * *size % 4096;
 }
 
@@ -308,7 +309,7 @@ static void do_access(struct world *w)
 	struct outcome o;
 	bool ok;
 
-	size = chance(w, 30) ? 4 : 8;
+	size = !(regs.cr4 & BIT(5)) || chance(w, 5) ? 4 : 8;
 	la += any_index(w) * size % 4096;
 	access |= chance(w, 45) ? OACC_U : chance(w, 50) ? OACC_AC : 0;
 	now(w, cpu, la, &fresh);

@@ -309,6 +309,7 @@ enum cpu_exit_reason tiny_run(struct tiny *t, uint64_t n)
 {
 	enum cpu_exit_reason ret_reason;
 
+	t->s->activity = CPU_ACTIVE;
 	cpu_set_icount_limit(t->cpu, cpu_icount(t->cpu) + n);
 	ret_reason = cpu_run(t->cpu);
 	cpu_set_icount_limit(t->cpu, ~0ull);

@@ -61,7 +61,7 @@ void tiny_mode(struct tiny *t, enum tiny_mode mode, unsigned cpl);
 void tiny_mode_of(struct tiny *t, struct cpu *cpu, enum tiny_mode mode, unsigned cpl);
 /* Copy bytes to where rip points. */
 void tiny_code(struct tiny *t, const void *bytes, unsigned len);
-/* Run at most @n instructions. */
+/* Run at most @n instructions, also when the last run ended in HLT. */
 enum cpu_exit_reason tiny_run(struct tiny *t, uint64_t n);
 /* EPT entry of the page that maps @gpa. */
 uint64_t *tiny_ept(struct tiny *t, gpa_t gpa);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Makes random cases of integer instructions in 64-bit mode. */
+/* Makes random cases of integer instructions, in 64- or 32-bit code. */
 #ifndef UMBRA_TESTS_CPU_INT_FORMS_H
 #define UMBRA_TESTS_CPU_INT_FORMS_H
 
@@ -16,9 +16,16 @@ struct form_case {
 	struct native_regs regs;
 };
 
+struct form_place {
+	unsigned bits; /* 64, 32 */
+	uint64_t data;
+};
+
 unsigned forms_count(void);
-/* A case of form @n; pointers lead into or near the data pages at @data. */
-void forms_make(unsigned n, uint64_t data, uint64_t *seed, struct form_case *f);
+/* False when the form is not one of @bits. */
+bool forms_has(unsigned n, unsigned bits);
+/* A case of form @n; pointers lead into or near the data pages. */
+void forms_make(unsigned n, const struct form_place *p, uint64_t *seed, struct form_case *f);
 uint64_t forms_random(uint64_t *seed);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Runs one 64-bit instruction on the host, with every register as told, and says what became of it. */
+/* Runs one instruction on the host, in 64- or 32-bit code, with every register as told. */
 #ifndef UMBRA_TESTS_CPU_INT_NATIVE_H
 #define UMBRA_TESTS_CPU_INT_NATIVE_H
 
@@ -12,9 +12,12 @@ struct native_regs {
 	uint64_t fault, error, cr2;
 };
 
-void native_init(void);
+/* @bits: 64 or 32, for all that follows. */
+void native_init(unsigned bits);
 /* Bytes of @code go to where the instruction runs; returns their address. */
 uint64_t native_place(const uint8_t *code, unsigned len);
+/* Where the jump behind the instruction leads. */
+uint64_t native_end(void);
 void native_run(struct native_regs *r);
 
 #endif

@@ -4,13 +4,14 @@
 uint64_t sys_desc(uint32_t base, uint32_t limit, unsigned access, unsigned flags)
 {
 	return (limit & 0xffff) | (uint64_t)(base & 0xffffff) << 16 | (uint64_t)access << 40 |
-	       (uint64_t)(limit >> 16 & 0xf) << 48 | (uint64_t)flags << 52 | (uint64_t)(base >> 24) << 56;
+	       (uint64_t)(limit >> 16 & 0xf) << 48 | (uint64_t)flags << 52 |
+	       (uint64_t)(base >> 24) << 56;
 }
 
 uint64_t sys_gate(uint16_t sel, uint32_t off, unsigned access, unsigned count)
 {
-	return (off & 0xffff) | (uint64_t)sel << 16 | (uint64_t)count << 32 | (uint64_t)access << 40 |
-	       (uint64_t)(off >> 16) << 48;
+	return (off & 0xffff) | (uint64_t)sel << 16 | (uint64_t)count << 32 |
+	       (uint64_t)access << 40 | (uint64_t)(off >> 16) << 48;
 }
 
 uint64_t sys_get(const struct tiny *t, uint64_t at, unsigned size)
@@ -55,6 +56,7 @@ void sys_put_gate(struct tiny *t, unsigned vector, uint64_t gate)
 void sys_mode(struct tiny *t, enum tiny_mode mode, unsigned cpl)
 {
 	tiny_mode(t, mode, cpl);
+	t->c->pf_error_mask = t->c->pf_error_match = 0;
 	for (unsigned n = 0; n < 256; n++) {
 		t->mem[SYS_HANDLERS + n * 16] = 0xf4;
 		if (mode == TINY_REAL) {
@@ -63,8 +65,9 @@ void sys_mode(struct tiny *t, enum tiny_mode mode, unsigned cpl)
 			sys_put(t, n * 4, 0x5000 + n * 16, 4);
 			continue;
 		}
-		sys_put_gate(t, n, sys_gate(long_mode(t) ? TINY_CS64 : TINY_CS32,
-					    (uint32_t)SYS_HANDLERS + n * 16, 0x8e, 0));
+		sys_put_gate(t, n,
+			     sys_gate(long_mode(t) ? TINY_CS64 : TINY_CS32,
+				      (uint32_t)SYS_HANDLERS + n * 16, 0x8e, 0));
 	}
 	if (mode != TINY_REAL && !long_mode(t)) {
 		sys_put(t, TINY_TSS + 4, TINY_STACK0, 4);
@@ -113,6 +116,9 @@ int sys_one(struct tiny *t)
 
 	cpu_state_changed(t->cpu);
 	reason = tiny_run(t, 1);
+	/* An INT whose delivery faulted has been counted. */
+	if (reason == CPU_EXIT_ICOUNT && t->s->rip >= base && t->s->rip < base + 0x1000)
+		reason = tiny_run(t, 1);
 	if (reason == CPU_EXIT_ICOUNT)
 		return SYS_DONE;
 	if (reason != CPU_EXIT_HLT || t->s->rip < base || t->s->rip > base + 0x1000)

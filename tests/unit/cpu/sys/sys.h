@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* For tests of the system part: descriptors, an IDT whose handlers halt, one instruction at a time. */
+/* For tests of the system part: descriptors, an IDT whose handlers halt, one instruction at a time.
+ */
 #ifndef UMBRA_TESTS_CPU_SYS_H
 #define UMBRA_TESTS_CPU_SYS_H
 
@@ -14,7 +15,7 @@
 #include "tests/unit/cpu/common/tiny.h"
 
 #define SYS_HANDLERS 0x120000ull /* HLT, 16 bytes apart, by vector */
-#define SYS_FREE_SEL 0x70u       /* the first selector after the tiny machine's */
+#define SYS_FREE_SEL 0x70u	 /* the first selector after the tiny machine's */
 
 /* Descriptors: access is byte 5, flags the upper nibble of byte 6 (G, D, L, AVL). */
 uint64_t sys_desc(uint32_t base, uint32_t limit, unsigned access, unsigned flags);
@@ -36,12 +37,12 @@ void sys_put(struct tiny *t, uint64_t at, uint64_t v, unsigned size);
 uint64_t sys_word(const struct tiny *t, unsigned n, unsigned size);
 
 /*
- * One instruction at rip. SYS_DONE; or its fault as SYS_FAULT(vector, error), the handler then stands after
- * its HLT and the stack is the handler's; or SYS_EXIT(reason).
+ * One instruction at rip. SYS_DONE; or its fault as SYS_FAULT(vector, error), the handler then
+ * stands after its HLT and the stack is the handler's; or SYS_EXIT(reason).
  */
-#define SYS_DONE              (-1)
+#define SYS_DONE		 (-1)
 #define SYS_FAULT(vector, error) ((int)(vector) << 16 | (int)(error))
-#define SYS_EXIT(reason)      (-1000 - (int)(reason))
+#define SYS_EXIT(reason)	 (-1000 - (int)(reason))
 int sys_one(struct tiny *t);
 int sys_code(struct tiny *t, const void *bytes, unsigned len);
 #define sys_asm(t, bytes) sys_code(t, bytes, sizeof(bytes) - 1)

@@ -19,14 +19,14 @@ static int teardown(void **state)
 /* jmp far @sel:0x00110000 (32-bit code) */
 static int jmp_far(unsigned sel)
 {
-	uint8_t code[] = { 0xea, 0, 0, 0x11, 0, (uint8_t)sel, (uint8_t)(sel >> 8) };
+	uint8_t code[] = {0xea, 0, 0, 0x11, 0, (uint8_t)sel, (uint8_t)(sel >> 8)};
 
 	return sys_code(t, code, sizeof(code));
 }
 
 static int call_far(unsigned sel)
 {
-	uint8_t code[] = { 0x9a, 0, 0, 0x11, 0, (uint8_t)sel, (uint8_t)(sel >> 8) };
+	uint8_t code[] = {0x9a, 0, 0, 0x11, 0, (uint8_t)sel, (uint8_t)(sel >> 8)};
 
 	return sys_code(t, code, sizeof(code));
 }
@@ -37,18 +37,17 @@ static void test_jmp_checks(void **state)
 		unsigned access, flags, cpl, rpl;
 		int fault; /* vector, 0: none; error code is the selector */
 	} rows[] = {
-		{ 0x9b, 0xc, 0, 0, 0 },   /* same level */
-		{ 0xfb, 0xc, 0, 0, 13 },  /* outer code */
-		{ 0xfb, 0xc, 3, 3, 0 },
-		{ 0x9b, 0xc, 3, 3, 13 },  /* inner code */
-		{ 0x9f, 0xc, 3, 3, 0 },   /* inner, conforming */
-		{ 0xff, 0xc, 0, 0, 13 },  /* outer, conforming */
-		{ 0x9b, 0xc, 0, 1, 13 },  /* RPL > CPL, non-conforming */
-		{ 0x1b, 0xc, 0, 0, 11 },  /* not present */
-		{ 0x93, 0xc, 0, 0, 13 },  /* data */
-		{ 0x82, 0x0, 0, 0, 13 },  /* LDT */
-		{ 0x8b, 0x0, 0, 0, 13 },  /* busy TSS */
-		{ 0x8e, 0x0, 0, 0, 13 },  /* interrupt gate */
+		{0x9b, 0xc, 0, 0, 0},			      /* same level */
+		{0xfb, 0xc, 0, 0, 13},			      /* outer code */
+		{0xfb, 0xc, 3, 3, 0},  {0x9b, 0xc, 3, 3, 13}, /* inner code */
+		{0x9f, 0xc, 3, 3, 0},			      /* inner, conforming */
+		{0xff, 0xc, 0, 0, 13},			      /* outer, conforming */
+		{0x9b, 0xc, 0, 1, 13},			      /* RPL > CPL, non-conforming */
+		{0x1b, 0xc, 0, 0, 11},			      /* not present */
+		{0x93, 0xc, 0, 0, 13},			      /* data */
+		{0x82, 0x0, 0, 0, 13},			      /* LDT */
+		{0x8b, 0x0, 0, 0, 13},			      /* busy TSS */
+		{0x8e, 0x0, 0, 0, 13},			      /* interrupt gate */
 	};
 
 	for (unsigned n = 0; n < ARRAY_SIZE(rows); n++) {
@@ -166,13 +165,12 @@ static void test_call_gate_stack(void **state)
 		int fault;
 		bool zero;
 	} rows[] = {
-		{ 0x80 | 1, 0xb3, 0xfffff, 0, false },
-		{ 1, 0xb3, 0xfffff, 10, true },         /* null */
-		{ 0x80, 0xb3, 0xfffff, 10, false },     /* RPL */
-		{ 0x80 | 1, 0x93, 0xfffff, 10, false }, /* DPL */
-		{ 0x80 | 1, 0xb1, 0xfffff, 10, false }, /* not writable */
-		{ 0x80 | 1, 0x33, 0xfffff, 12, false }, /* not present */
-		{ 0x80 | 1, 0xb3, 0x7, 12, false },     /* ESP beyond the limit */
+		{0x80 | 1, 0xb3, 0xfffff, 0, false},  {1, 0xb3, 0xfffff, 10, true}, /* null */
+		{0x80, 0xb3, 0xfffff, 10, false},				    /* RPL */
+		{0x80 | 1, 0x93, 0xfffff, 10, false},				    /* DPL */
+		{0x80 | 1, 0xb1, 0xfffff, 10, false}, /* not writable */
+		{0x80 | 1, 0x33, 0xfffff, 12, false}, /* not present */
+		{0x80 | 1, 0xb3, 0x7, 12, false},     /* ESP beyond the limit */
 	};
 
 	assert_int_equal(ss1, 0x80);
@@ -192,7 +190,8 @@ static void test_call_gate_stack(void **state)
 			assert_int_equal(t->s->gpr[X86_RSP], 0xa0000 - 16);
 			continue;
 		}
-		assert_int_equal(ret, SYS_FAULT(rows[n].fault, rows[n].zero ? 0 : rows[n].sel & ~3u));
+		assert_int_equal(ret,
+				 SYS_FAULT(rows[n].fault, rows[n].zero ? 0 : rows[n].sel & ~3u));
 		assert_int_equal(sys_word(t, 1, 4), TINY_CODE);
 		assert_int_equal(sys_word(t, 4, 4), TINY_STACK);
 	}
@@ -259,7 +258,7 @@ static void push_frame(const uint64_t *v, unsigned n, unsigned size)
 
 static void test_iret_outer(void **state)
 {
-	uint64_t frame[] = { 0x110000, TINY_CS32_3 | 3, 0x3202, 0x70000, TINY_DS_3 | 3 };
+	uint64_t frame[] = {0x110000, TINY_CS32_3 | 3, 0x3202, 0x70000, TINY_DS_3 | 3};
 
 	sys_mode(t, TINY_PROT32, 0);
 	push_frame(frame, 5, 4);
@@ -283,13 +282,13 @@ static void test_iret_faults(void **state)
 		uint64_t frame[5];
 		int fault;
 	} rows[] = {
-		{ { 0x110000, 0, 2, 0x70000, TINY_DS_3 | 3 }, SYS_FAULT(13, 0) },
-		{ { 0x110000, TINY_DS, 2, 0, 0 }, SYS_FAULT(13, TINY_DS) },
-		{ { 0x110000, TINY_CS32 | 3, 2, 0x70000, TINY_DS_3 | 3 }, SYS_FAULT(13, TINY_CS32) },
-		{ { 0x110000, TINY_CS32_3 | 3, 2, 0x70000, 0 }, SYS_FAULT(13, 0) },
-		{ { 0x110000, TINY_CS32_3 | 3, 2, 0x70000, TINY_DS | 3 }, SYS_FAULT(13, TINY_DS) },
-		{ { 0x110000, TINY_CS32_3 | 3, 2, 0x70000, TINY_DS_3 }, SYS_FAULT(13, TINY_DS_3) },
-		{ { 0x110000, 0x1230, 2, 0, 0 }, SYS_FAULT(13, 0x1230) },
+		{{0x110000, 0, 2, 0x70000, TINY_DS_3 | 3}, SYS_FAULT(13, 0)},
+		{{0x110000, TINY_DS, 2, 0, 0}, SYS_FAULT(13, TINY_DS)},
+		{{0x110000, TINY_CS32 | 3, 2, 0x70000, TINY_DS_3 | 3}, SYS_FAULT(13, TINY_CS32)},
+		{{0x110000, TINY_CS32_3 | 3, 2, 0x70000, 0}, SYS_FAULT(13, 0)},
+		{{0x110000, TINY_CS32_3 | 3, 2, 0x70000, TINY_DS | 3}, SYS_FAULT(13, TINY_DS)},
+		{{0x110000, TINY_CS32_3 | 3, 2, 0x70000, TINY_DS_3}, SYS_FAULT(13, TINY_DS_3)},
+		{{0x110000, 0x1230, 2, 0, 0}, SYS_FAULT(13, 0x1230)},
 	};
 
 	for (unsigned n = 0; n < ARRAY_SIZE(rows); n++) {
@@ -302,7 +301,7 @@ static void test_iret_faults(void **state)
 
 static void test_iretq(void **state)
 {
-	uint64_t frame[] = { 0x110000, TINY_CS64, 0x202, 0x70008, 0 };
+	uint64_t frame[] = {0x110000, TINY_CS64, 0x202, 0x70008, 0};
 
 	/* Same level: the stack is popped too, and may be null. */
 	sys_mode(t, TINY_LONG, 0);
@@ -343,8 +342,8 @@ static void test_iretq(void **state)
 
 static void test_vm86(void **state)
 {
-	uint64_t frame[] = { 0x100, 0x1100, 0x23202, 0x2000, 0x1200, 0x1300, 0x1400, 0x1500, 0x1600 };
-	static const uint8_t popped[] = { X86_SS, X86_ES, X86_DS, X86_FS, X86_GS };
+	uint64_t frame[] = {0x100, 0x1100, 0x23202, 0x2000, 0x1200, 0x1300, 0x1400, 0x1500, 0x1600};
+	static const uint8_t popped[] = {X86_SS, X86_ES, X86_DS, X86_FS, X86_GS};
 
 	sys_mode(t, TINY_PROT32, 0);
 	push_frame(frame, 9, 4);
@@ -386,8 +385,9 @@ static void test_real(void **state)
 	assert_int_equal(t->s->gpr[X86_RSP], 0x7000);
 	/* INT 21h, IRET */
 	t->s->rflags |= X86_FLAG_IF;
+	sys_put(t, 0x21 * 4, 0x6210, 4);
 	assert_int_equal(sys_asm(t, "\xcd\x21"), SYS_DONE);
-	assert_int_equal(t->s->rip, 0x5210);
+	assert_int_equal(t->s->rip, 0x6210);
 	assert_false(t->s->rflags & X86_FLAG_IF);
 	assert_int_equal(sys_word(t, 0, 2), 0x8007);
 	assert_int_equal(sys_word(t, 2, 2), 0x202);

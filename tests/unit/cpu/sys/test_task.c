@@ -2,10 +2,10 @@
 /* Hardware task switches against SDM 3A chapter 8. */
 #include "tests/unit/cpu/sys/sys.h"
 
-#define NEW_TSS 0x4000ull
-#define NEW_SEL SYS_FREE_SEL
+#define NEW_TSS	 0x4000ull
+#define NEW_SEL	 SYS_FREE_SEL
 #define GATE_SEL (SYS_FREE_SEL + 8)
-#define OLD_SEL TINY_TR
+#define OLD_SEL	 TINY_TR
 
 static struct tiny *t;
 
@@ -24,7 +24,7 @@ static int teardown(void **state)
 /* A 32-bit task that starts at 0x110000, at level 0, with recognizable registers. */
 static void make_task(unsigned access)
 {
-	static const uint16_t seg[] = { TINY_DS, TINY_CS32, TINY_DS, TINY_DS, TINY_DS, 0 };
+	static const uint16_t seg[] = {TINY_DS, TINY_CS32, TINY_DS, TINY_DS, TINY_DS, 0};
 
 	sys_mode(t, TINY_PROT32, 0);
 	sys_put_desc(t, NEW_SEL, sys_desc(NEW_TSS, 0x67, access, 0));
@@ -46,14 +46,14 @@ static void make_task(unsigned access)
 
 static int jmp_far(unsigned sel)
 {
-	uint8_t code[] = { 0xea, 0, 0, 0, 0, (uint8_t)sel, (uint8_t)(sel >> 8) };
+	uint8_t code[] = {0xea, 0, 0, 0, 0, (uint8_t)sel, (uint8_t)(sel >> 8)};
 
 	return sys_code(t, code, sizeof(code));
 }
 
 static int call_far(unsigned sel)
 {
-	uint8_t code[] = { 0x9a, 0, 0, 0, 0, (uint8_t)sel, (uint8_t)(sel >> 8) };
+	uint8_t code[] = {0x9a, 0, 0, 0, 0, (uint8_t)sel, (uint8_t)(sel >> 8)};
 
 	return sys_code(t, code, sizeof(code));
 }
@@ -218,14 +218,10 @@ static void test_exit(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_jmp),
-		cmocka_unit_test(test_call_and_iret),
-		cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_faults_inside),
-		cmocka_unit_test(test_task16),
-		cmocka_unit_test(test_task_gate),
-		cmocka_unit_test(test_trap_bit),
-		cmocka_unit_test(test_exit),
+		cmocka_unit_test(test_jmp),	 cmocka_unit_test(test_call_and_iret),
+		cmocka_unit_test(test_refused),	 cmocka_unit_test(test_faults_inside),
+		cmocka_unit_test(test_task16),	 cmocka_unit_test(test_task_gate),
+		cmocka_unit_test(test_trap_bit), cmocka_unit_test(test_exit),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
