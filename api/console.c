@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -283,6 +284,15 @@ void console_destroy(struct console *con)
 	free(con);
 }
 
+/* Files and /dev/null cannot be polled: epoll says so, and libevent would print it as a warning. */
+static bool can_poll(int fd)
+{
+	struct epoll_event ev = {.events = EPOLLIN};
+	_cleanup_close_ int ep = epoll_create1(EPOLL_CLOEXEC);
+
+	return ep < 0 || epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev) == 0 || errno != EPERM;
+}
+
 static int reader_open(struct reader *r)
 {
 	struct event_base *base = r->con->base;
@@ -292,9 +302,9 @@ static int reader_open(struct reader *r)
 		r->writable = event_new(base, r->out_fd, EV_WRITE, on_writable, r);
 		if (!r->writable)
 			return -ENOMEM;
-		/* What epoll refuses is a file, and takes all at once. */
-		r->polled = event_add(r->writable, NULL) == 0;
-		if (r->polled && fd_set_nonblock(r->out_fd, true))
+		/* What cannot be polled takes all at once. */
+		r->polled = can_poll(r->out_fd);
+		if (r->polled && (event_add(r->writable, NULL) || fd_set_nonblock(r->out_fd, true)))
 			return -EBADF;
 	}
 	if (r->in_fd < 0)
@@ -303,10 +313,10 @@ static int reader_open(struct reader *r)
 	r->readable = event_new(base, r->in_fd, EV_READ | EV_PERSIST, on_readable, r);
 	if (!r->readable)
 		return -ENOMEM;
-	/* Input from a file or /dev/null that cannot be polled is none. */
-	if (event_add(r->readable, NULL) == 0)
-		return fd_set_nonblock(r->in_fd, true);
-	return 0;
+	/* Input that cannot be polled is none. */
+	if (!can_poll(r->in_fd))
+		return 0;
+	return event_add(r->readable, NULL) ? -EBADF : fd_set_nonblock(r->in_fd, true);
 }
 
 int console_attach(struct console *con, int in_fd, int out_fd)

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -57,6 +58,11 @@ static const struct api_field def_fields[] = {
 	 AT(cpus),
 	 .dflt = "1",
 	 .help = "the number of virtual CPUs"},
+	{.name = "cpu",
+	 .type = API_STRING,
+	 .max = MACHINE_CPU_MAX,
+	 AT(cpu),
+	 .help = "changes of the processor model, such as -pcid,+la57,vendor=AuthenticAMD"},
 	{.name = "engine",
 	 .type = API_ENUM,
 	 .choices = machine_engine_names,

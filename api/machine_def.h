@@ -18,16 +18,18 @@ enum machine_boot {
 enum machine_on_reset { MACHINE_RESET_END, MACHINE_RESET_RESTART };
 
 #define MACHINE_CPUS_MAX    64
-#define MACHINE_MEMORY_MIN  MIB(1)
+#define MACHINE_MEMORY_MIN  MIB(2)
 #define MACHINE_MEMORY_MAX  GIB(1024)
 #define MACHINE_MODULES_MAX 32
 #define MACHINE_CMDLINE_MAX 65535
+#define MACHINE_CPU_MAX	    1023
 
 /* All strings are owned; NULL where the definition does not have them. @kernel and @name are never
  * NULL after machine_def_parse(). */
 struct machine_def {
 	char *name;
 	char *kernel, *initrd, *cmdline;
+	char *cpu; /* changes of the processor model; NULL: none */
 	struct api_strings modules; /* JSON "module" */
 	uint64_t memory;	    /* bytes, a multiple of 4 KiB */
 	int64_t cpus;

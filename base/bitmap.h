@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Bitmaps of 64-bit words, bit n in word n / 64; the atomic forms may race with one another. */
+/* Bitmaps of 64-bit words, bit n in word n / 64; the atomic form may race with other atomic accesses. */
 #ifndef UMBRA_BASE_BITMAP_H
 #define UMBRA_BASE_BITMAP_H
 
@@ -20,12 +20,6 @@ static inline void bitmap_set(uint64_t *map, uint64_t bit)
 static inline void bitmap_clear(uint64_t *map, uint64_t bit)
 {
 	map[bit / 64] &= ~BIT(bit % 64);
-}
-
-/* Returns whether the bit was set before. */
-static inline bool bitmap_test_and_set_atomic(uint64_t *map, uint64_t bit)
-{
-	return __atomic_fetch_or(&map[bit / 64], BIT(bit % 64), __ATOMIC_SEQ_CST) >> (bit % 64) & 1;
 }
 
 /* Takes a whole word's bits and leaves zero. */

@@ -3,6 +3,7 @@
 #include "base/buf.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,33 +51,34 @@ int buf_append(struct buf *b, const void *data, size_t len)
 	return 0;
 }
 
-int buf_vprintf(struct buf *b, const char *fmt, va_list ap)
+int buf_printf(struct buf *b, const char *fmt, ...)
 {
-	va_list ap2;
+	va_list ap;
 	int len, ret;
 
-	va_copy(ap2, ap);
-	len = vsnprintf(NULL, 0, fmt, ap2);
-	va_end(ap2);
-	if (len < 0)
+	va_start(ap, fmt);
+	len = vsnprintf(NULL, 0, fmt, ap);
+	va_end(ap);
+	if (len < 0) {
+		b->failed = true;
 		return -EINVAL;
+	}
 	ret = buf_reserve(b, (size_t)len);
 	if (ret)
 		return ret;
+	va_start(ap, fmt);
 	vsnprintf(b->data + b->len, (size_t)len + 1, fmt, ap);
+	va_end(ap);
 	b->len += (size_t)len;
 	return 0;
 }
 
-int buf_printf(struct buf *b, const char *fmt, ...)
+void buf_truncate(struct buf *b, size_t len)
 {
-	va_list ap;
-	int ret;
-
-	va_start(ap, fmt);
-	ret = buf_vprintf(b, fmt, ap);
-	va_end(ap);
-	return ret;
+	assert(len <= b->len);
+	b->len = len;
+	if (b->data)
+		b->data[len] = 0;
 }
 
 void buf_consume(struct buf *b, size_t len)

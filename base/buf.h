@@ -3,8 +3,6 @@
 #ifndef UMBRA_BASE_BUF_H
 #define UMBRA_BASE_BUF_H
 
-#include <stdarg.h>
-
 #include "base/types.h"
 
 /*
@@ -22,7 +20,8 @@ void buf_finish(struct buf *b);
 int buf_reserve(struct buf *b, size_t more);
 int buf_append(struct buf *b, const void *data, size_t len);
 int buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-int buf_vprintf(struct buf *b, const char *fmt, va_list ap);
+/* Keep the first @len bytes only. */
+void buf_truncate(struct buf *b, size_t len);
 /* Drop the first @len bytes. */
 void buf_consume(struct buf *b, size_t len);
 

@@ -3,7 +3,6 @@
 #ifndef UMBRA_BASE_CLEANUP_H
 #define UMBRA_BASE_CLEANUP_H
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -20,15 +19,8 @@ static inline void cleanup_close(int *fd)
 		close(*fd);
 }
 
-static inline void cleanup_fclose(FILE **f)
-{
-	if (*f)
-		fclose(*f);
-}
-
-#define _cleanup_free_   _cleanup_(cleanup_free)
-#define _cleanup_close_  _cleanup_(cleanup_close)
-#define _cleanup_fclose_ _cleanup_(cleanup_fclose)
+#define _cleanup_free_	_cleanup_(cleanup_free)
+#define _cleanup_close_ _cleanup_(cleanup_close)
 
 #define TAKE_PTR(p)                                                                                \
 	({                                                                                         \

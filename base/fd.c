@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Whole reads and writes, files replaced atomically, and descriptors over Unix sockets. */
+/* Whole reads and writes, files replaced atomically, and a descriptor sent over a Unix socket. */
 #include "base/fd.h"
 
 #include <errno.h>
@@ -58,13 +58,18 @@ int fd_read_file(int dirfd, const char *path, size_t max, struct buf *b)
 		ssize_t n = fd_read_full(fd, chunk, sizeof(chunk));
 		int ret;
 
-		if (n <= 0)
-			return (int)n;
-		if (b->len - start + (size_t)n > max)
-			return -EFBIG;
-		ret = buf_append(b, chunk, (size_t)n);
-		if (ret)
+		if (n == 0)
+			return 0;
+		if (n < 0)
+			ret = (int)n;
+		else if (b->len - start + (size_t)n > max)
+			ret = -EFBIG;
+		else
+			ret = buf_append(b, chunk, (size_t)n);
+		if (ret) {
+			buf_truncate(b, start);
 			return ret;
+		}
 	}
 }
 
@@ -137,32 +142,4 @@ ssize_t fd_send(int sock, const void *data, size_t len, int fd)
 		n = sendmsg(sock, &msg, MSG_NOSIGNAL);
 	while (n < 0 && errno == EINTR);
 	return n < 0 ? -errno : n;
-}
-
-ssize_t fd_recv(int sock, void *data, size_t len, int *fd)
-{
-	union {
-		struct cmsghdr hdr;
-		char space[CMSG_SPACE(sizeof(int))];
-	} control;
-	struct iovec iov = {.iov_base = data, .iov_len = len};
-	struct msghdr msg = {
-		.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = &control,
-		.msg_controllen = sizeof(control.space),
-	};
-	struct cmsghdr *c;
-	ssize_t n;
-
-	do
-		n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
-	while (n < 0 && errno == EINTR);
-	if (n < 0)
-		return -errno;
-	*fd = -1;
-	c = CMSG_FIRSTHDR(&msg);
-	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
-		memcpy(fd, CMSG_DATA(c), sizeof(int));
-	return n;
 }

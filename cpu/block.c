@@ -214,10 +214,11 @@ static struct cpu_block *make_block(struct cpu *c, uint64_t lin, hpa_t hpa, bool
 	struct cpu_cache *k = c->cache;
 	struct cpu_decoder *d = &k->decoder;
 	unsigned room = (unsigned)(PAGE_SIZE - (lin & ~PAGE_MASK));
-	hpa_t hpa2 = 0;
 	struct cpu_block *b;
+	hpa_t hpa2;
 
 	do {
+		hpa2 = 0;
 		d->c = c;
 		d->bytes = k->window;
 		d->len = MIN(room, WINDOW);

@@ -207,6 +207,8 @@ void cpu_make_precise(struct cpu *c, const struct cpu_insn *i);
 /* Before and after one instruction by itself: RF, shadows, TF, data breakpoints. */
 void cpu_one_begin(struct cpu *c);
 void cpu_one_end(struct cpu *c, bool done, bool tf);
+/* run.c: deliver s.event; leaves on trouble. */
+void cpu_deliver(struct cpu *c);
 /* Make c->landed the event to deliver, or an exit. */
 void cpu_land_fault(struct cpu *c, bool intercept);
 /* In 16- and 32-bit code rip wraps at 4 GiB. */

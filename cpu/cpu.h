@@ -107,6 +107,7 @@ struct cpu_state {
 	uint64_t pat, tsc_aux, misc_enable, spec_ctrl, xss, debugctl, tsc_adjust;
 	uint64_t mtrr_def_type, mtrr_fix[11], mtrr_var[16]; /* kept, without effect */
 	struct cpu_fx fx;
+	uint64_t ymmh[16][2]; /* bits 255:128 of YMM0 to YMM15 */
 
 	enum cpu_activity activity;
 	bool int_shadow_sti, int_shadow_movss;
@@ -230,6 +231,7 @@ struct cpu_exit {
 		struct {
 			uint8_t vector;
 			bool has_error;
+			bool implicit; /* #PF: by an access to a descriptor table or TSS (SDM 3A 4.6.1) */
 			uint32_t error;
 			uint64_t payload; /* #PF: the address that would go into CR2; #DB: DR6 bits */
 		} exception;
@@ -269,7 +271,7 @@ struct cpu_exit {
 };
 
 /*
- * One instruction outside the TLB (cpu_emulate). Addresses are guest linear. A handler returns
+ * One instruction, or the delivery of state.event, outside the TLB (cpu_emulate). Addresses are guest linear. A handler returns
  * CPU_MEM_OK, or CPU_MEM_FAULT with *fault filled (the guest's own fault), or CPU_MEM_STOP: leave
  * the instruction undone, cpu_emulate() returns CPU_EMULATE_STOP. Accesses never cross a page.
  */
@@ -311,8 +313,9 @@ enum cpu_emulate_result {
 struct cpu_domain *cpu_domain_create(void);
 void cpu_domain_destroy(struct cpu_domain *d);
 /*
- * L0 or a device is about to change, or has just changed, guest memory at host address @hpa. Any
- * thread. Code decoded from there is dropped on every processor before it next enters a block.
+ * L0 or a device has just changed guest memory at host address @hpa; also when other memory took its
+ * place there. (A call before the change would not do: another processor could decode in between.)
+ * Any thread. Code decoded from there is dropped on every processor before it next enters a block.
  */
 void cpu_domain_notify_write(struct cpu_domain *d, hpa_t hpa, uint64_t len);
 

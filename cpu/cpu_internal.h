@@ -63,7 +63,7 @@ static_assert(sizeof(struct cpu_insn) == 40, "blocks are walked in cache lines")
 #define CPU_MODE_NO_SSE 0x40u /* SSE must fault: CR0.EM, CR0.TS or no CR4.OSFXSR */
 #define CPU_MODE_PROT   0x80u /* CR0.PE and not VM86 */
 #define CPU_MODE_LMA    0x100u
-#define CPU_MODE_AVX    0x200u /* reserved: CR4.OSXSAVE and XCR0 show AVX */
+#define CPU_MODE_AVX    0x200u /* AVX executes: CR4.OSXSAVE, XCR0 shows it, no CR0.TS */
 
 #define CPU_BLOCK_MAX 32 /* instructions */
 
@@ -182,6 +182,7 @@ struct cpu {
 	uint64_t dbg_hits;     /* DR6 bits of the data breakpoints that it met */
 	int64_t watch_hit;     /* L0's watchpoint that it met, or -1 */
 	struct cpu_fault landed; /* what cpu_fault() carries to the landing */
+	bool landed_implicit;  /* a #PF of the walk's: by an implicit supervisor access */
 	bool in_one, one_tf;   /* one instruction runs by itself; TF was set before it */
 	uint8_t one_cpl;
 	bool kicked;           /* cpu_kick() is to be answered */
@@ -548,7 +549,7 @@ struct cpu_op_table {
 /* One table a family's file; decode.c lists them all. */
 extern const struct cpu_op_table cpu_ops_alu, cpu_ops_mov, cpu_ops_shift, cpu_ops_bits, cpu_ops_string,
 	cpu_ops_control, cpu_ops_stack, cpu_ops_misc, cpu_ops_system, cpu_ops_segment, cpu_ops_fpu,
-	cpu_ops_sse, cpu_ops_xsave;
+	cpu_ops_sse, cpu_ops_avx, cpu_ops_xsave;
 
 /* Byte offset of a GPR in struct cpu (AH..BH and all sizes), 8-byte slot of an address register. */
 uint8_t cpu_reg_offset(ZydisRegister reg);
@@ -567,6 +568,8 @@ void cpu_op_nm(struct cpu *c, const struct cpu_insn *i);
 	F(MMX, 1, 0, EDX, 23) F(FXSR, 1, 0, EDX, 24) F(SSE, 1, 0, EDX, 25) F(SSE2, 1, 0, EDX, 26)  \
 	F(SSE3, 1, 0, ECX, 0) F(PCLMUL, 1, 0, ECX, 1) F(MONITOR, 1, 0, ECX, 3) F(VMX, 1, 0, ECX, 5) \
 	F(SSSE3, 1, 0, ECX, 9) F(CX16, 1, 0, ECX, 13) F(PCID, 1, 0, ECX, 17)                       \
+	F(FMA, 1, 0, ECX, 12)   \
+	F(AVX, 1, 0, ECX, 28) F(F16C, 1, 0, ECX, 29) F(AVX2, 7, 0, EBX, 5)                         \
 	F(SSE41, 1, 0, ECX, 19) F(SSE42, 1, 0, ECX, 20) F(X2APIC, 1, 0, ECX, 21)                   \
 	F(MOVBE, 1, 0, ECX, 22) F(POPCNT, 1, 0, ECX, 23) F(TSC_DEADLINE, 1, 0, ECX, 24)            \
 	F(AES, 1, 0, ECX, 25) F(XSAVE, 1, 0, ECX, 26) F(RDRAND, 1, 0, ECX, 30)                     \
@@ -593,6 +596,7 @@ enum cpu_feature {
 };
 struct cpu_features {
 	bool has[CPU_FEATURE_COUNT];
+	bool amd; /* the vendor: SYSCALL outside 64-bit mode, no SYSENTER in long mode */
 };
 static inline bool cpu_has(const struct cpu *c, enum cpu_feature f)
 {
@@ -626,6 +630,8 @@ int cpu_thunks_init(struct cpu *c);
 void cpu_thunks_finish(struct cpu *c);
 /* xsave.c: what CPUID leaf 0xd must say for XCR0 as it is now (EBX of subleaf 0 and 1). */
 uint32_t cpu_xsave_size(const struct cpu *c, uint64_t features, bool compacted);
+/* XINUSE: the components that are not in their initial configuration. */
+uint64_t cpu_xsave_in_use(const struct cpu *c);
 /* mem.c: one element of INS or OUTS by mem_ops->port; leaves when that does not say CPU_MEM_OK. */
 struct cpu_port_access {
 	uint16_t port;

@@ -66,7 +66,7 @@ static void dynamic_bits(struct cpu *c, uint32_t leaf, uint32_t subleaf, uint32_
 			out[EBX] = cpu_xsave_size(c, c->s.xcr0 | c->s.xss, true);
 		break;
 	case 0x80000001u:
-		if (!code64)
+		if (!code64 && !c->feat->amd)
 			out[EDX] &= ~(uint32_t)BIT(11); /* SYSCALL is 64-bit mode's */
 		break;
 	}
@@ -119,6 +119,7 @@ static uint32_t raw_reg(const struct cpu *c, uint32_t leaf, uint32_t subleaf, un
 void cpu_features_init(struct cpu *c)
 {
 	uint32_t widths = raw_reg(c, 0x80000008u, 0, EAX);
+	uint32_t vendor = raw_reg(c, 0, 0, EBX);
 
 	for (unsigned n = 0; n < CPU_FEATURE_COUNT; n++) {
 		uint32_t v = raw_reg(c, feature_rows[n].leaf, feature_rows[n].subleaf,
@@ -126,6 +127,7 @@ void cpu_features_init(struct cpu *c)
 
 		c->feat->has[n] = v >> feature_rows[n].bit & 1;
 	}
+	c->feat->amd = vendor == 0x68747541; /* "Auth" */
 	c->maxphyaddr = widths & 0xff ? widths & 0xff : 36;
 	c->maxlinaddr_bits = widths >> 8 & 0xff	       ? widths >> 8 & 0xff
 			     : cpu_has(c, CPU_FEAT_LM) ? 48

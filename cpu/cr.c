@@ -235,12 +235,14 @@ int cpu_set_cr8(struct cpu *c, uint64_t value)
 
 int cpu_set_xcr0(struct cpu *c, uint64_t value)
 {
-	uint64_t known = X86_XCR0_X87 | X86_XCR0_SSE | X86_XCR0_PKRU;
+	uint64_t known = X86_XCR0_X87 | X86_XCR0_SSE | X86_XCR0_AVX | X86_XCR0_PKRU;
 	uint32_t leaf[4];
 
 	cpu_cpuid(c, 0xd, 0, leaf);
 	known &= leaf[0] | (uint64_t)leaf[3] << 32;
 	if (!(value & X86_XCR0_X87) || (value & ~known))
+		return GP;
+	if ((value & X86_XCR0_AVX) && !(value & X86_XCR0_SSE))
 		return GP;
 	c->s.xcr0 = value;
 	cpu_update_mode(c);

@@ -8,7 +8,7 @@
 static const struct cpu_op_table *const families[] = {
 	&cpu_ops_alu,	 &cpu_ops_mov,	   &cpu_ops_shift, &cpu_ops_bits, &cpu_ops_string,
 	&cpu_ops_control, &cpu_ops_stack,  &cpu_ops_misc,  &cpu_ops_system, &cpu_ops_segment,
-	&cpu_ops_fpu,	 &cpu_ops_sse,	   &cpu_ops_xsave,
+	&cpu_ops_fpu,	 &cpu_ops_sse,	   &cpu_ops_avx,   &cpu_ops_xsave,
 };
 
 #define ROWS_MAX 4096

@@ -46,6 +46,10 @@ static void emulate(struct cpu *c)
 	struct cpu_block *b;
 	uint8_t bytes[16];
 
+	if (c->s.event.valid) {
+		cpu_deliver(c);
+		return;
+	}
 	c->cur_len = 0;
 	if (!fetch_checks(c))
 		cpu_fault_err(c, NULL, X86_VEC_GP, 0);

@@ -42,6 +42,12 @@ static const uint8_t needs[ZYDIS_ISA_SET_MAX_VALUE + 1] = {
 	[ZYDIS_ISA_SET_SSSE3MMX] = WITH(CPU_FEAT_SSSE3),
 	[ZYDIS_ISA_SET_SSE4] = WITH(CPU_FEAT_SSE41),
 	[ZYDIS_ISA_SET_SSE42] = WITH(CPU_FEAT_SSE42),
+	[ZYDIS_ISA_SET_AVX] = WITH(CPU_FEAT_AVX),
+	[ZYDIS_ISA_SET_AVX2] = WITH(CPU_FEAT_AVX2),
+	[ZYDIS_ISA_SET_AVX2GATHER] = WITH(CPU_FEAT_AVX2),
+	[ZYDIS_ISA_SET_AVXAES] = WITH(CPU_FEAT_AES), /* and AVX, below */
+	[ZYDIS_ISA_SET_FMA] = WITH(CPU_FEAT_FMA),
+	[ZYDIS_ISA_SET_F16C] = WITH(CPU_FEAT_F16C),
 	[ZYDIS_ISA_SET_POPCNT] = WITH(CPU_FEAT_POPCNT),
 	[ZYDIS_ISA_SET_AES] = WITH(CPU_FEAT_AES),
 	[ZYDIS_ISA_SET_PCLMULQDQ] = WITH(CPU_FEAT_PCLMUL),
@@ -81,7 +87,8 @@ bool cpu_isa_shown(const struct cpu *c, unsigned isa_set, unsigned mnemonic)
 	case ZYDIS_MNEMONIC_SAHF:
 		return (c->mode & CPU_MODE_CODE) != CPU_MODE_CODE64 || cpu_has(c, CPU_FEAT_LAHF_LM);
 	case ZYDIS_MNEMONIC_SYSENTER:
-	case ZYDIS_MNEMONIC_SYSEXIT: return cpu_has(c, CPU_FEAT_SEP);
+	case ZYDIS_MNEMONIC_SYSEXIT:
+		return cpu_has(c, CPU_FEAT_SEP) && !(c->feat->amd && c->mode & CPU_MODE_LMA);
 	case ZYDIS_MNEMONIC_CMPXCHG8B: return cpu_has(c, CPU_FEAT_CX8);
 	case ZYDIS_MNEMONIC_RDTSC: return cpu_has(c, CPU_FEAT_TSC);
 	case ZYDIS_MNEMONIC_RDMSR:
@@ -90,7 +97,13 @@ bool cpu_isa_shown(const struct cpu *c, unsigned isa_set, unsigned mnemonic)
 	case ZYDIS_MNEMONIC_SYSCALL:
 	case ZYDIS_MNEMONIC_SYSRET: return cpu_has(c, CPU_FEAT_SYSCALL);
 	case ZYDIS_MNEMONIC_RSM: return false;
+	case ZYDIS_MNEMONIC_VPCLMULQDQ:
+		if (!cpu_has(c, CPU_FEAT_PCLMUL))
+			return false;
+		break;
 	}
+	if (isa_set == ZYDIS_ISA_SET_AVXAES && !cpu_has(c, CPU_FEAT_AVX))
+		return false;
 	if (isa_set == ZYDIS_ISA_SET_CET)
 		return mnemonic == ZYDIS_MNEMONIC_ENDBR32 || mnemonic == ZYDIS_MNEMONIC_ENDBR64;
 	if (need == NEVER)

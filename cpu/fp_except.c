@@ -41,6 +41,19 @@ static uint64_t flush(const struct eval *e, uint64_t v, bool wide)
 	return v;
 }
 
+static uint64_t load(const void *v, unsigned size, unsigned n)
+{
+	uint64_t q = 0;
+
+	memcpy(&q, (const uint8_t *)v + n * size, size);
+	return q;
+}
+
+static uint64_t get(const struct eval *e, const void *v, unsigned n)
+{
+	return load(v, e->wide ? 8 : 4, n);
+}
+
 /* Would rounding to the format's precision alone be inexact? */
 static bool is_inexact(const struct eval *e, enum simd_arith op, uint64_t a, uint64_t b)
 {
@@ -107,6 +120,141 @@ static __m128i execute(const struct eval *e, enum simd_arith op, __m128i x, __m1
 	return x;
 }
 
+/* ---- a * b + c ------------------------------------------------------------------------------- */
+
+/* (-1)^neg * m * 2^exp, m odd or 0. */
+struct exact {
+	bool neg;
+	unsigned __int128 m;
+	int exp;
+};
+
+static struct exact normal(struct exact x)
+{
+	while (x.m && !(x.m & 1)) {
+		x.m >>= 1;
+		x.exp++;
+	}
+	return x;
+}
+
+static struct exact unpack(const struct eval *e, uint64_t v)
+{
+	const unsigned bits = e->wide ? 52 : 23, top = e->wide ? 63 : 31;
+	int exp = (int)(v >> bits & (e->wide ? 0x7ff : 0xff));
+	uint64_t m = v & (BIT(bits) - 1);
+
+	if (exp)
+		m |= BIT(bits);
+	else
+		exp = 1;
+	return normal((struct exact){v >> top & 1, m, exp});
+}
+
+static unsigned bit_length(unsigned __int128 v)
+{
+	unsigned n = 0;
+
+	for (; v; v >>= 1)
+		n++;
+	return n;
+}
+
+/* Would rounding a * b + c to the format's precision alone be inexact? All are finite. */
+static bool fma_inexact(const struct eval *e, uint64_t a, uint64_t b, uint64_t c)
+{
+	struct exact x = unpack(e, flush(e, a, e->wide)), y = unpack(e, flush(e, b, e->wide));
+	struct exact z = unpack(e, flush(e, c, e->wide)), t;
+	const unsigned precision = e->wide ? 53 : 24;
+
+	x = (struct exact){x.neg != y.neg, x.m * y.m, x.exp + y.exp - (e->wide ? 1075 : 150)};
+	if (!x.m || !z.m)
+		return bit_length(x.m | z.m) > precision;
+	if (x.exp > z.exp) {
+		t = x;
+		x = z;
+		z = t;
+	}
+	/* z reaches so far up that x's lowest bit, which is 1, is too far away. */
+	if ((unsigned)(z.exp - x.exp) + bit_length(z.m) > 112)
+		return true;
+	z.m <<= z.exp - x.exp;
+	if (x.neg == z.neg)
+		x.m += z.m;
+	else
+		x.m = x.m > z.m ? x.m - z.m : z.m - x.m;
+	return bit_length(normal(x).m) > precision;
+}
+
+static __m128i run_fma(const struct eval *e, __m128i x, __m128i y, __m128i z)
+{
+	if (e->wide)
+		__asm__ volatile("vfmadd213sd %2,%1,%0" : "+x"(x) : "x"(y), "x"(z));
+	else
+		__asm__ volatile("vfmadd213ss %2,%1,%0" : "+x"(x) : "x"(y), "x"(z));
+	return x;
+}
+
+static void fma_element(struct eval *e, enum simd_arith op, unsigned n,
+			const struct simd_operands *v)
+{
+	uint32_t run = (e->guest & MXCSR_CONTROL) | MXCSR_RESET, f;
+	const uint64_t sign = e->wide ? BIT(63) : BIT(31);
+	uint64_t a, b, c, result;
+	const void *x = v->a, *y = v->b, *z = v->c;
+
+	if (v->imm == 0) { /* 132 */
+		x = v->c;
+		z = v->a;
+	} else if (v->imm == 1) { /* 213 */
+		y = v->c;
+		z = v->b;
+	}
+	a = get(e, x, n);
+	b = get(e, y, n);
+	c = get(e, z, n);
+	if (op == SIMD_ARITH_FNMADD || op == SIMD_ARITH_FNMSUB)
+		a ^= sign;
+	if (op == SIMD_ARITH_FMSUB || op == SIMD_ARITH_FNMSUB ||
+	    op == (n & 1 ? SIMD_ARITH_FMSUBADD : SIMD_ARITH_FMADDSUB))
+		c ^= sign;
+	if (!(e->guest & MXCSR_UM))
+		run &= ~MXCSR_FZ;
+	_mm_setcsr(run);
+	result = (uint64_t)_mm_cvtsi128_si64(run_fma(e, _mm_cvtsi64_si128((long long)a),
+						 _mm_cvtsi64_si128((long long)b),
+						 _mm_cvtsi64_si128((long long)c)));
+	f = _mm_getcsr() & MXCSR_FLAGS;
+	_mm_setcsr(MXCSR_RESET);
+	if (!e->wide)
+		result = (uint32_t)result;
+	if (!(e->guest & MXCSR_UM) && is_denormal(e, result))
+		f |= UE;
+	if (f & ~(e->guest >> 7) & (OE | UE))
+		f = (f & ~PE) | (fma_inexact(e, a, b, c) ? PE : 0);
+	e->flags |= f;
+}
+
+/* ---- float to half --------------------------------------------------------------------------- */
+
+static void half_element(struct eval *e, uint64_t a, uint8_t imm)
+{
+	uint32_t run = (e->guest & MXCSR_CONTROL) | MXCSR_RESET, f, half;
+	unsigned rc = imm & 4 ? MXCSR_RC(e->guest) : imm & 3u;
+	__m128i x = _mm_cvtsi64_si128((long long)a);
+
+	_mm_setcsr((run & ~0x6000u) | rc << 13);
+	__asm__ volatile("vcvtps2ph $4,%1,%0" : "=x"(x) : "x"(x));
+	half = (uint32_t)_mm_cvtsi128_si32(x) & 0xffff;
+	f = _mm_getcsr() & MXCSR_FLAGS;
+	_mm_setcsr(MXCSR_RESET);
+	if (!(e->guest & MXCSR_UM) && (half & 0x7c00) == 0 && (half & 0x3ff))
+		f |= UE;
+	if (f & ~(e->guest >> 7) & (OE | UE))
+		f = (f & ~PE) | (bit_length(unpack(e, flush(e, a, false)).m) > 11 ? PE : 0);
+	e->flags |= f;
+}
+
 /* One element: add its exceptions, return its result with all masked. */
 static uint64_t element(struct eval *e, enum simd_arith op, uint64_t a, uint64_t b)
 {
@@ -130,19 +278,6 @@ static uint64_t element(struct eval *e, enum simd_arith op, uint64_t a, uint64_t
 	return result;
 }
 
-static uint64_t load(const void *v, unsigned size, unsigned n)
-{
-	uint64_t q = 0;
-
-	memcpy(&q, (const uint8_t *)v + n * size, size);
-	return q;
-}
-
-static uint64_t get(const struct eval *e, const void *v, unsigned n)
-{
-	return load(v, e->wide ? 8 : 4, n);
-}
-
 /* The end of a stage: whether computing stops there; its exceptions join @all. */
 static bool stage(struct eval *e, uint32_t *all)
 {
@@ -154,19 +289,20 @@ static bool stage(struct eval *e, uint32_t *all)
 }
 
 /* DPPS, DPPD: products, then sums of two, then the sum of those; each a stage. */
-static uint32_t dot_product(struct eval *e, const void *a, const void *b, uint8_t imm)
+static uint32_t dot_product(struct eval *e, const struct simd_operands *o, unsigned count)
 {
-	unsigned n = e->wide ? 2 : 4;
-	uint64_t v[4] = {0};
+	const unsigned lane = e->wide ? 2 : 4;
+	uint64_t v[8] = {0};
 	uint32_t all = 0;
 
-	for (unsigned k = 0; k < n; k++)
-		if (imm >> (4 + k) & 1)
-			v[k] = element(e, SIMD_ARITH_MUL, get(e, a, k), get(e, b, k));
-	for (; n > 1; n /= 2) {
+	for (unsigned k = 0; k < count; k++)
+		if (o->imm >> (4 + k % lane) & 1)
+			v[k] = element(e, SIMD_ARITH_MUL, get(e, o->a, k), get(e, o->b, k));
+	for (unsigned n = lane; n > 1; n /= 2) {
 		if (stage(e, &all))
 			return all;
-		for (unsigned k = 0; k < n / 2; k++)
+		count /= 2;
+		for (unsigned k = 0; k < count; k++)
 			v[k] = element(e, SIMD_ARITH_ADD, v[2 * k], v[2 * k + 1]);
 	}
 	stage(e, &all);
@@ -174,40 +310,54 @@ static uint32_t dot_product(struct eval *e, const void *a, const void *b, uint8_
 }
 
 /* Neighbours, of the first operand and then of the second. */
-static void horizontal(struct eval *e, enum simd_arith op, const void *a, const void *b)
+static void horizontal(struct eval *e, enum simd_arith op, const struct simd_operands *v,
+		       unsigned count)
 {
-	unsigned n = e->wide ? 2 : 4;
-
-	for (unsigned k = 0; k < n; k += 2) {
-		element(e, op, get(e, a, k), get(e, a, k + 1));
-		element(e, op, get(e, b, k), get(e, b, k + 1));
+	for (unsigned k = 0; k < count; k += 2) {
+		element(e, op, get(e, v->a, k), get(e, v->a, k + 1));
+		element(e, op, get(e, v->b, k), get(e, v->b, k + 1));
 	}
 }
 
-uint32_t cpu_simd_exceptions(uint32_t mxcsr, unsigned how, const void *a, const void *b,
-			     uint8_t imm)
+static unsigned elements(const struct eval *e, unsigned how)
+{
+	enum simd_arith op = SIMD_ARITH_OF(how);
+	unsigned n = e->wide || op == SIMD_ARITH_CVT ? 2 : 4;
+
+	return how & SIMD_SCALAR ? 1 : how & SIMD_256 ? 2 * n : n;
+}
+
+uint32_t cpu_simd_exceptions(uint32_t mxcsr, unsigned how, const struct simd_operands *v)
 {
 	struct eval e = {.guest = mxcsr, .wide = how & SIMD_PD};
 	enum simd_arith op = SIMD_ARITH_OF(how);
-	unsigned n = how & SIMD_SCALAR ? 1 : e.wide || op == SIMD_ARITH_CVT ? 2 : 4;
+	unsigned n = elements(&e, how);
 	uint32_t all = 0;
 
 	switch (op) {
-	case SIMD_ARITH_DP: return dot_product(&e, a, b, imm);
-	case SIMD_ARITH_HADD: horizontal(&e, SIMD_ARITH_ADD, a, b); break;
-	case SIMD_ARITH_HSUB: horizontal(&e, SIMD_ARITH_SUB, a, b); break;
+	case SIMD_ARITH_DP: return dot_product(&e, v, n);
+	case SIMD_ARITH_HADD: horizontal(&e, SIMD_ARITH_ADD, v, n); break;
+	case SIMD_ARITH_HSUB: horizontal(&e, SIMD_ARITH_SUB, v, n); break;
 	case SIMD_ARITH_CVT:
 		for (unsigned k = 0; k < n; k++)
-			element(&e, op, load(b, 8, k), 0);
+			element(&e, op, load(v->b, 8, k), 0);
+		break;
+	case SIMD_ARITH_CVT_HALF:
+		for (unsigned k = 0; k < n; k++)
+			half_element(&e, get(&e, v->a, k), v->imm);
 		break;
 	case SIMD_ARITH_ADDSUB:
 		for (unsigned k = 0; k < n; k++)
-			element(&e, k & 1 ? SIMD_ARITH_ADD : SIMD_ARITH_SUB, get(&e, a, k),
-				get(&e, b, k));
+			element(&e, k & 1 ? SIMD_ARITH_ADD : SIMD_ARITH_SUB, get(&e, v->a, k),
+				get(&e, v->b, k));
 		break;
 	default:
-		for (unsigned k = 0; k < n; k++)
-			element(&e, op, get(&e, a, k), get(&e, b, k));
+		for (unsigned k = 0; k < n; k++) {
+			if (op >= SIMD_ARITH_FMADD)
+				fma_element(&e, op, k, v);
+			else
+				element(&e, op, get(&e, v->a, k), get(&e, v->b, k));
+		}
 	}
 	stage(&e, &all);
 	return all;

@@ -30,6 +30,8 @@ typedef void (*cpu_thunk_fn)(struct cpu *c, const struct cpu_insn *i, void *mem)
 /* Sets i->r1, r2 and i->arg (THUNK_DEST_*). NULL when the arena is full (decoding then fails: #UD).
  */
 cpu_thunk_fn cpu_thunk_simd(const struct cpu_dec *d, struct cpu_insn *i, unsigned how);
+/* The same for VEX: r3 belongs to VEX.vvvv, i->arg to a fourth register, or has THUNK_DEST_GPR. */
+cpu_thunk_fn cpu_thunk_avx(const struct cpu_dec *d, struct cpu_insn *i, unsigned how);
 #define THUNK_DEST_XMM BIT(0) /* r1 (or r2) names what is written */
 #define THUNK_DEST_GPR BIT(1)
 #define THUNK_DEST_MMX BIT(2)
@@ -90,7 +92,7 @@ static inline uint64_t cpu_fp_lin(struct cpu *c, const struct cpu_insn *i, unsig
 				  bool write)
 {
 	/* An 80-bit number is aligned as its 64 bits are; for 16 bytes the caller has #GP. */
-	const unsigned align = size == 10 ? 8 : size == 16 ? 1 : size;
+	const unsigned align = size == 10 ? 8 : size >= 16 ? 1 : size;
 	uint64_t lin = cpu_ea(c, i);
 
 	if ((c->mode & CPU_MODE_CODE) == CPU_MODE_CODE64)

@@ -147,6 +147,34 @@ static int read_mtrr(struct cpu *c, uint32_t index, uint64_t *value)
 	return 0;
 }
 
+/*
+ * What every AMD processor has and guests touch without asking: the four old performance counters, SYSCFG,
+ * HWCR (the TSC runs at P0's frequency), NB_CFG, VM_CR (SVM is off), DE_CFG (LFENCE serializes). Writes are
+ * without effect.
+ */
+static int read_amd(const struct cpu *c, uint32_t index, uint64_t *value)
+{
+	static const struct {
+		uint32_t first, last;
+		uint64_t value;
+	} rows[] = {
+		{0xc0010000u, 0xc0010007u, 0},
+		{0xc0010010u, 0xc0010010u, 0},
+		{0xc0010015u, 0xc0010015u, BIT(24)},
+		{0xc001001fu, 0xc001001fu, 0},
+		{0xc0010114u, 0xc0010114u, BIT(4)},
+		{0xc0011029u, 0xc0011029u, BIT(1)},
+	};
+
+	for (unsigned n = 0; c->feat->amd && n < ARRAY_SIZE(rows); n++) {
+		if (index < rows[n].first || index > rows[n].last)
+			continue;
+		*value = rows[n].value;
+		return 0;
+	}
+	return NOT_OURS;
+}
+
 static int give(bool shown, uint64_t v, uint64_t *value)
 {
 	if (!shown)
@@ -161,6 +189,8 @@ int cpu_rdmsr(struct cpu *c, uint32_t index, uint64_t *value)
 
 	if (ret == NOT_OURS)
 		ret = read_mtrr(c, index, value);
+	if (ret == NOT_OURS)
+		ret = read_amd(c, index, value);
 	if (ret != NOT_OURS)
 		return ret;
 	switch (index) {
@@ -284,6 +314,8 @@ int cpu_wrmsr(struct cpu *c, uint32_t index, uint64_t value)
 
 	if (ret == NOT_OURS)
 		ret = write_mtrr(c, index, value);
+	if (ret == NOT_OURS)
+		ret = read_amd(c, index, &none);
 	if (ret != NOT_OURS)
 		return ret;
 	switch (index) {

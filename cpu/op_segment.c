@@ -264,10 +264,35 @@ static void op_syscall(struct cpu *c, const struct cpu_insn *i)
 	cpu_retire(c, i, true);
 }
 
+/* AMD's outside 64-bit mode (APM 3, SYSCALL): in compatibility mode to CSTAR, else to STAR's low half. */
+static void op_syscall_amd(struct cpu *c, const struct cpu_insn *i)
+{
+	uint16_t sel = (c->s.star >> 32) & 0xfffc;
+	bool lm = c->mode & CPU_MODE_LMA;
+
+	if (!(c->s.efer & X86_EFER_SCE))
+		cpu_fault(c, i, X86_VEC_UD);
+	cpu_begin(c, i);
+	c->s.gpr[X86_RCX] = (uint32_t)cpu_next_rip(c, i);
+	if (lm) {
+		c->s.gpr[X86_R11] = c->s.rflags & ~X86_FLAG_RF;
+		c->s.rflags = (c->s.rflags & ~(c->s.fmask | X86_FLAG_RF)) | X86_FLAG_ONE;
+	} else {
+		c->s.rflags &= ~(X86_FLAG_VM | X86_FLAG_IF | X86_FLAG_RF);
+	}
+	set_flat(c, X86_CS, sel, lm ? CODE64_ATTR : CODE32_ATTR);
+	set_flat(c, X86_SS, sel + 8, DATA_ATTR);
+	c->s.seg[X86_SS].attr = DATA_ATTR;
+	c->s.rip = lm ? c->s.cstar : (uint32_t)c->s.star;
+	cpu_retire(c, i, true);
+}
+
 /* Only 64-bit mode has SYSCALL on Intel's. */
 static bool pick_syscall(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 {
-	return (d->mode & CPU_MODE_CODE) == CPU_MODE_CODE64 && pick_fn(i, op_syscall);
+	if ((d->mode & CPU_MODE_CODE) == CPU_MODE_CODE64)
+		return pick_fn(i, op_syscall);
+	return d->c->feat->amd && pick_fn(i, op_syscall_amd);
 }
 
 static void op_sysret(struct cpu *c, const struct cpu_insn *i)
@@ -288,10 +313,28 @@ static void op_sysret(struct cpu *c, const struct cpu_insn *i)
 	cpu_retire(c, i, true);
 }
 
+/* AMD's outside 64-bit mode: RFLAGS stay but for IF. */
+static void op_sysret_amd(struct cpu *c, const struct cpu_insn *i)
+{
+	uint16_t sel = (uint16_t)(c->s.star >> 48) | 3;
+
+	if (!(c->s.efer & X86_EFER_SCE))
+		cpu_fault(c, i, X86_VEC_UD);
+	if (!(c->s.cr0 & X86_CR0_PE) || cpu_vm86(c) || cpu_cpl(c) != 0)
+		cpu_fault_err(c, i, X86_VEC_GP, 0);
+	cpu_begin(c, i);
+	c->s.rip = (uint32_t)c->s.gpr[X86_RCX];
+	c->s.rflags |= X86_FLAG_IF;
+	set_flat(c, X86_CS, sel, CODE32_ATTR);
+	set_flat(c, X86_SS, (sel + 8) | 3, DATA_ATTR);
+	cpu_window_opened(c);
+	cpu_retire(c, i, true);
+}
+
 static bool pick_sysret(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 {
 	if ((d->mode & CPU_MODE_CODE) != CPU_MODE_CODE64)
-		return false;
+		return d->c->feat->amd && pick_fn(i, op_sysret_amd);
 	i->size = d->zi.attributes & ZYDIS_ATTRIB_HAS_REX && d->zi.raw.rex.W ? 8 : 4;
 	return pick_fn(i, op_sysret);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* SSE to SSE4.2, AES, PCLMULQDQ, SHA and all of MMX: by thunks; moves by hand. */
-#include "cpu/fp_internal.h"
+#include <string.h>
+
 #include "cpu/fp_simd.h"
-#include "cpu/op_int.h"
 
 /* ---- gates ----------------------------------------------------------------------------------- */
 
@@ -35,15 +35,6 @@ uint32_t cpu_mxcsr_mask(void)
 
 /* ---- memory operands ------------------------------------------------------------------------- */
 
-static inline uint64_t lin_aligned(struct cpu *c, const struct cpu_insn *i)
-{
-	uint64_t lin = cpu_lin(c, i);
-
-	if (unlikely(lin & 15))
-		cpu_fault_err(c, i, X86_VEC_GP, 0);
-	return lin;
-}
-
 static inline void *mem_16a(struct cpu *c, const struct cpu_insn *i)
 {
 	uint64_t lin = cpu_fp_lin(c, i, 16, false);
@@ -73,51 +64,12 @@ static inline void *mem_none(struct cpu *c, const struct cpu_insn *i)
 	return NULL;
 }
 
-/*
- * Handlers with a memory operand come in one form for each way to compute its address (enum op_ea).
- * What misses the TLB, or is not aligned, jumps to the slow twin. @body has the host address p.
- */
-#define DEFINE_MEM(name, bytes, write, aligned, body)                                              \
-	OP_SLOW name##_slow(struct cpu *c, const struct cpu_insn *i)                               \
-	{                                                                                          \
-		uint64_t lin = (aligned) ? lin_aligned(c, i) : cpu_lin(c, i);                      \
-		void *p = (write) ? cpu_mem_w(c, i, lin, bytes) : cpu_mem_r(c, i, lin, bytes);     \
-		body;                                                                              \
-		if (write)                                                                         \
-			cpu_mem_done(c, i, p);                                                     \
-		CPU_NEXT(c, i);                                                                    \
-	}                                                                                          \
-	DEFINE_MEM_KIND(name, base, OP_EA_BASE, bytes, write, aligned, body)                       \
-	DEFINE_MEM_KIND(name, index, OP_EA_INDEX, bytes, write, aligned, body)                     \
-	DEFINE_MEM_KIND(name, any, OP_EA_ANY, bytes, write, aligned, body)                         \
-	static const cpu_op_fn name[OP_EA_KINDS] = {name##_base, name##_index, name##_any};
-#define DEFINE_MEM_KIND(name, suffix, kind, bytes, write, aligned, body)                           \
-	static void name##_##suffix(struct cpu *c, const struct cpu_insn *i)                       \
-	{                                                                                          \
-		uint64_t lin = op_lin(c, i, kind);                                                 \
-		void *p = op_try(c, lin, bytes, write);                                            \
-                                                                                                   \
-		if (unlikely(!p || ((aligned) && (lin & 15)))) {                                   \
-			name##_slow(c, i);                                                         \
-			return;                                                                    \
-		}                                                                                  \
-		body;                                                                              \
-		CPU_NEXT(c, i);                                                                    \
-	}
-
 /* ---- integer operations: the thunk goes on by itself ----------------------------------------- */
 
-#define THUNK_OF(i) ((cpu_thunk_fn)(uintptr_t)(i)->imm)
-#define GO_THUNK                                                                                   \
-	do {                                                                                       \
-		THUNK_OF(i)(c, i, p);                                                              \
-		return;                                                                            \
-	} while (0)
-
-DEFINE_MEM(int_16a, 16, false, true, GO_THUNK)
-DEFINE_MEM(int_16u, 16, false, false, GO_THUNK)
-DEFINE_MEM(int_8, 8, false, false, GO_THUNK)
-DEFINE_MEM(int_4, 4, false, false, GO_THUNK)
+DEFINE_MEM(int_16a, 16, false, 16, GO_THUNK)
+DEFINE_MEM(int_16u, 16, false, 1, GO_THUNK)
+DEFINE_MEM(int_8, 8, false, 1, GO_THUNK)
+DEFINE_MEM(int_4, 4, false, 1, GO_THUNK)
 
 static void int_any(struct cpu *c, const struct cpu_insn *i)
 {
@@ -127,9 +79,6 @@ static void int_any(struct cpu *c, const struct cpu_insn *i)
 }
 
 /* ---- floating point: MXCSR in and out -------------------------------------------------------- */
-
-/* What cpu_simd_exceptions() wants to know; without PS and PD: it cannot overflow. */
-#define SIMD_HOW_MASK (SIMD_PS | SIMD_PD | SIMD_SCALAR | SIMD_ARITH(15))
 
 /* Must the exceptions be found element by element, as the masked operation's flags do not tell? */
 static bool flags_mislead(const struct cpu_insn *i, uint32_t guest)
@@ -141,26 +90,63 @@ static bool flags_mislead(const struct cpu_insn *i, uint32_t guest)
 	return ~guest & (MXCSR_OM | MXCSR_UM);
 }
 
+/* What an instruction may change. */
+struct saved {
+	struct cpu_fx fx;
+	uint64_t ymmh[16][2];
+	uint64_t gpr;
+	uint16_t fl;
+};
+
+static void get_operand(const struct saved *s, unsigned slot, uint8_t out[32])
+{
+	memcpy(out, (const uint8_t *)s->fx.xmm + (slot & 0xf0), 16);
+	memcpy(out + 16, (const uint8_t *)s->ymmh + (slot & 0xf0), 16);
+}
+
+static void copy_operand(void *to, const void *mem, unsigned size)
+{
+	uint8_t *out = to;
+
+	switch (size) {
+	case 32: cpu_raw_st128(out + 16, cpu_raw_ld128((const uint8_t *)mem + 16)); /* fall through */
+	case 16: cpu_raw_st128(out, cpu_raw_ld128(mem)); break;
+	case 8: cpu_raw_st64(out, cpu_raw_ld64(mem)); break;
+	default: cpu_raw_st32(out, cpu_raw_ld32(mem));
+	}
+}
+
+/* The exceptions of what flags_mislead() is about; @s: before it ran. */
+static uint32_t exceptions(const struct saved *s, const struct cpu_insn *i, const void *mem)
+{
+	const bool vex = i->arg & SIMD_VEX, store = vex && (i->arg & SIMD_STORE);
+	uint8_t a[32], b[32], c[32];
+	struct simd_operands v = {a, mem && !store ? mem : b, c, i->r3};
+
+	get_operand(s, vex && SIMD_ARITH_OF(i->arg) != SIMD_ARITH_CVT_HALF ? i->r3 : i->r1, a);
+	get_operand(s, i->r2, b);
+	get_operand(s, i->r1, c);
+	if (vex)
+		v.imm = mem ? i->r2 : (uint8_t)i->disp;
+	return cpu_simd_exceptions(s->fx.mxcsr, i->arg & (SIMD_HOW_MASK | SIMD_256), &v);
+}
+
 /*
- * With unmasked exceptions, or rounding of the guest's own. The host runs with all masked; what the
- * guest does not mask is found afterwards, and the results taken back (SDM 1 11.5.2, 11.5.3).
+ * The host runs with all masked; what the guest does not mask is found afterwards, and the results
+ * taken back (SDM 1 11.5.2, 11.5.3).
  */
-static __attribute__((noinline, cold)) void fp_slow(struct cpu *c, const struct cpu_insn *i,
-						    void *mem)
+__attribute__((noinline, cold)) void cpu_fp_slow(struct cpu *c, const struct cpu_insn *i, void *mem)
 {
 	const uint32_t guest = c->s.fx.mxcsr;
-	const struct cpu_fx fx = c->s.fx;
-	const uint64_t gpr = CPU_REG64(c, i->r1 & 0x78);
-	const uint16_t fl = c->fl;
+	struct saved before = {.fx = c->s.fx, .gpr = CPU_REG64(c, i->r1 & 0x78), .fl = c->fl};
 	uint32_t flags, unmasked;
-	__m128i copy;
+	uint8_t copy[32] __attribute__((aligned(32)));
 
+	memcpy(before.ymmh, c->s.ymmh, sizeof(before.ymmh));
 	/* It is looked at twice, and others may write there. */
-	if (mem) {
-		copy = i->size == 16  ? cpu_raw_ld128(mem)
-		       : i->size == 8 ? _mm_cvtsi64_si128((long long)cpu_raw_ld64(mem))
-				      : _mm_cvtsi32_si128((int)cpu_raw_ld32(mem));
-		mem = &copy;
+	if (mem && !((i->arg & SIMD_VEX) && (i->arg & SIMD_STORE))) {
+		copy_operand(copy, mem, i->size);
+		mem = copy;
 	}
 	_mm_setcsr((guest & MXCSR_CONTROL) | MXCSR_RESET);
 	THUNK_OF(i)(c, i, mem);
@@ -170,45 +156,25 @@ static __attribute__((noinline, cold)) void fp_slow(struct cpu *c, const struct 
 	if (unmasked & 7)
 		flags &= 7; /* found before computing: the others were never looked for */
 	if (flags_mislead(i, guest)) {
-		const char *xmm = (const char *)fx.xmm;
-
-		flags = cpu_simd_exceptions(guest, i->arg & SIMD_HOW_MASK, xmm + i->r1,
-					    mem ? mem : xmm + i->r2, i->r3);
+		flags = exceptions(&before, i, mem);
 		unmasked = flags & ~(guest >> 7);
 	}
 	if (unmasked) {
-		c->s.fx = fx;
-		c->fl = fl;
+		c->s.fx = before.fx;
+		memcpy(c->s.ymmh, before.ymmh, sizeof(before.ymmh));
+		c->fl = before.fl;
 		if (i->arg & THUNK_DEST_GPR)
-			CPU_REG64(c, i->r1) = gpr;
+			CPU_REG64(c, i->r1) = before.gpr;
 		c->s.fx.mxcsr = guest | flags;
 		cpu_fault(c, i, c->s.cr4 & X86_CR4_OSXMMEXCPT ? X86_VEC_XM : X86_VEC_UD);
 	}
 	c->s.fx.mxcsr = guest | flags;
 }
 
-/*
- * The host's own MXCSR stays at its default but for the flags, which are let lie as long as the
- * guest has them too: so neither needs to be loaded here.
- */
-static inline void fp_run(struct cpu *c, const struct cpu_insn *i, void *mem)
-{
-	const uint32_t guest = c->s.fx.mxcsr;
-
-	if (unlikely((guest & ~MXCSR_FLAGS) != MXCSR_RESET)) {
-		fp_slow(c, i, mem);
-		return;
-	}
-	if (unlikely(_mm_getcsr() & ~guest))
-		_mm_setcsr(guest);
-	THUNK_OF(i)(c, i, mem);
-	c->s.fx.mxcsr = guest | _mm_getcsr();
-}
-
 #define DEFINE_FP(name)                                                                            \
 	static void fp_##name(struct cpu *c, const struct cpu_insn *i)                             \
 	{                                                                                          \
-		fp_run(c, i, mem_##name(c, i));                                                    \
+		cpu_fp_run(c, i, mem_##name(c, i));                                                    \
 		CPU_NEXT(c, i);                                                                    \
 	}
 DEFINE_FP(16a)
@@ -247,7 +213,7 @@ DEFINE_MMX(any)
 		mmx_begin(c, i);                                                                   \
 		p = mem_##name(c, i);                                                              \
 		cpu_mmx_enter(c);                                                                  \
-		fp_run(c, i, p);                                                                   \
+		cpu_fp_run(c, i, p);                                                                   \
 		CPU_NEXT(c, i);                                                                    \
 	}
 DEFINE_MMX_FP(none)
@@ -270,24 +236,24 @@ static void mov_rr(struct cpu *c, const struct cpu_insn *i)
 	CPU_NEXT(c, i);
 }
 
-DEFINE_MEM(load_a, 16, false, true, CPU_XMM(c, i->r1) = cpu_raw_ld128(p))
-DEFINE_MEM(load_u, 16, false, false, CPU_XMM(c, i->r1) = cpu_raw_ld128(p))
-DEFINE_MEM(store_a, 16, true, true, cpu_raw_st128(p, CPU_XMM(c, i->r1)))
-DEFINE_MEM(store_u, 16, true, false, cpu_raw_st128(p, CPU_XMM(c, i->r1)))
+DEFINE_MEM(load_a, 16, false, 16, CPU_XMM(c, i->r1) = cpu_raw_ld128(p))
+DEFINE_MEM(load_u, 16, false, 1, CPU_XMM(c, i->r1) = cpu_raw_ld128(p))
+DEFINE_MEM(store_a, 16, true, 16, cpu_raw_st128(p, CPU_XMM(c, i->r1)))
+DEFINE_MEM(store_u, 16, true, 1, cpu_raw_st128(p, CPU_XMM(c, i->r1)))
 
 /* To the low part of the register, the rest of it zero. */
-DEFINE_MEM(load_32z, 4, false, false, CPU_XMM(c, i->r1) = _mm_cvtsi32_si128((int)cpu_raw_ld32(p)))
-DEFINE_MEM(load_64z, 8, false, false,
+DEFINE_MEM(load_32z, 4, false, 1, CPU_XMM(c, i->r1) = _mm_cvtsi32_si128((int)cpu_raw_ld32(p)))
+DEFINE_MEM(load_64z, 8, false, 1,
 	   CPU_XMM(c, i->r1) = _mm_cvtsi64_si128((long long)cpu_raw_ld64(p)))
 
 /* A part of an XMM register: i->arg is its place, in bytes from the first register's. */
 #define XMM_PART(c, i, type) (*(type *)((char *)(c)->s.fx.xmm + (i)->arg))
 
-DEFINE_MEM(load_64, 8, false, false, XMM_PART(c, i, uint64_t) = cpu_raw_ld64(p))
-DEFINE_MEM(store_8, 1, true, false, cpu_raw_st8(p, XMM_PART(c, i, uint8_t)))
-DEFINE_MEM(store_16, 2, true, false, cpu_raw_st16(p, XMM_PART(c, i, uint16_t)))
-DEFINE_MEM(store_32, 4, true, false, cpu_raw_st32(p, XMM_PART(c, i, uint32_t)))
-DEFINE_MEM(store_64, 8, true, false, cpu_raw_st64(p, XMM_PART(c, i, uint64_t)))
+DEFINE_MEM(load_64, 8, false, 1, XMM_PART(c, i, uint64_t) = cpu_raw_ld64(p))
+DEFINE_MEM(store_8, 1, true, 1, cpu_raw_st8(p, XMM_PART(c, i, uint8_t)))
+DEFINE_MEM(store_16, 2, true, 1, cpu_raw_st16(p, XMM_PART(c, i, uint16_t)))
+DEFINE_MEM(store_32, 4, true, 1, cpu_raw_st32(p, XMM_PART(c, i, uint32_t)))
+DEFINE_MEM(store_64, 8, true, 1, cpu_raw_st64(p, XMM_PART(c, i, uint64_t)))
 
 /* Silicon (Sapphire Rapids) has set the top when a store faults, not the tags. */
 static inline void mmx_begin_store(struct cpu *c, const struct cpu_insn *i)

@@ -329,7 +329,7 @@ static bool pick_mov_sys(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 static void op_xgetbv(struct cpu *c, const struct cpu_insn *i)
 {
 	uint32_t index = (uint32_t)c->s.gpr[X86_RCX];
-	uint64_t in_use = X86_XCR0_X87 | X86_XCR0_SSE | (c->s.pkru ? X86_XCR0_PKRU : 0);
+	uint64_t in_use = X86_XCR0_X87 | X86_XCR0_SSE | cpu_xsave_in_use(c);
 
 	if (!(c->s.cr4 & X86_CR4_OSXSAVE))
 		cpu_fault(c, i, X86_VEC_UD);
@@ -417,7 +417,8 @@ static void op_wrmsr(struct cpu *c, const struct cpu_insn *i)
 	cpu_retire(c, i, false);
 }
 
-static void op_cpuid(struct cpu *c, const struct cpu_insn *i)
+/* A function of its own: a handler with a local whose address escapes would not end in a jump. */
+static __attribute__((noinline)) void cpuid(struct cpu *c, const struct cpu_insn *i)
 {
 	uint32_t out[4];
 
@@ -427,6 +428,11 @@ static void op_cpuid(struct cpu *c, const struct cpu_insn *i)
 	c->s.gpr[X86_RBX] = out[1];
 	c->s.gpr[X86_RCX] = out[2];
 	c->s.gpr[X86_RDX] = out[3];
+}
+
+static void op_cpuid(struct cpu *c, const struct cpu_insn *i)
+{
+	cpuid(c, i);
 	CPU_NEXT(c, i);
 }
 
@@ -699,7 +705,7 @@ static void op_load_table(struct cpu *c, const struct cpu_insn *i)
 	CPU_NEXT(c, i);
 }
 
-static void op_store_table(struct cpu *c, const struct cpu_insn *i)
+static __attribute__((noinline)) void store_table(struct cpu *c, const struct cpu_insn *i)
 {
 	const struct cpu_table *t = i->arg ? &c->s.idtr : &c->s.gdtr;
 	struct {
@@ -710,6 +716,11 @@ static void op_store_table(struct cpu *c, const struct cpu_insn *i)
 	check_umip(c, i);
 	leave_if(c, i, CPU_CTL_DESC_TABLE, CPU_EXIT_DESC_TABLE);
 	cpu_copy_out(c, i, cpu_lin(c, i), &image, mode64(c) ? 10 : 6);
+}
+
+static void op_store_table(struct cpu *c, const struct cpu_insn *i)
+{
+	store_table(c, i);
 	CPU_NEXT(c, i);
 }
 

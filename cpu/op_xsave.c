@@ -2,11 +2,13 @@
 /* FXSAVE, FXRSTOR, the XSAVE family, LDMXCSR and STMXCSR (SDM 1, chapter 13; 2A, FXSAVE). */
 #include <string.h>
 
-#include "cpu/fp_internal.h"
+#include "cpu/fp_simd.h"
 
 #define LEGACY_SIZE  512u
 #define HEADER_SIZE  64u
 #define AREA_MIN     (LEGACY_SIZE + HEADER_SIZE)
+#define YMM_OFFSET   AREA_MIN /* standard format */
+#define YMM_SIZE     256u
 #define PKRU_SIZE    8u
 #define XCOMP_FORMAT BIT(63)
 
@@ -32,14 +34,20 @@ static uint32_t pkru_offset(const struct cpu *c)
 	return AREA_MIN;
 }
 
+/* In the compacted format components follow each other. */
+static uint32_t pkru_compact_offset(uint64_t features)
+{
+	return AREA_MIN + (features & X86_XCR0_AVX ? YMM_SIZE : 0);
+}
+
 uint32_t cpu_xsave_size(const struct cpu *c, uint64_t features, bool compacted)
 {
 	if (!(features & X86_XCR0_PKRU))
-		return AREA_MIN;
-	return (compacted ? AREA_MIN : pkru_offset(c)) + PKRU_SIZE;
+		return pkru_compact_offset(features);
+	return (compacted ? pkru_compact_offset(features) : pkru_offset(c)) + PKRU_SIZE;
 }
 
-/* Outside 64-bit mode only XMM0 to XMM7 take part. */
+/* Outside 64-bit mode only XMM0 to XMM7 take part, and of YMM the same. */
 static unsigned xmm_bytes(const struct cpu *c)
 {
 	return (c->mode & CPU_MODE_CODE) == CPU_MODE_CODE64 ? 256 : 128;
@@ -52,8 +60,7 @@ static bool is_zero(const void *p, size_t len)
 	return len == 0 || (b[0] == 0 && memcmp(b, b + 1, len - 1) == 0);
 }
 
-/* XINUSE: which components are not in their initial configuration. */
-static uint64_t in_use(const struct cpu *c)
+uint64_t cpu_xsave_in_use(const struct cpu *c)
 {
 	const struct cpu_fx *fx = &c->s.fx;
 	uint64_t bv = 0;
@@ -63,6 +70,8 @@ static uint64_t in_use(const struct cpu *c)
 		bv |= X86_XCR0_X87;
 	if (!is_zero(fx->xmm, xmm_bytes(c)))
 		bv |= X86_XCR0_SSE;
+	if (!is_zero(c->s.ymmh, xmm_bytes(c)))
+		bv |= X86_XCR0_AVX;
 	if (c->s.pkru)
 		bv |= X86_XCR0_PKRU;
 	return bv;
@@ -204,6 +213,8 @@ static void add_components(const struct cpu *c, struct pieces *ps, const struct 
 		add_piece(ps, OFF_MXCSR, 8, &image->mxcsr);
 	if (bv & X86_XCR0_SSE)
 		add_piece(ps, OFF_XMM, xmm_bytes(c), image->xmm);
+	if (bv & X86_XCR0_AVX)
+		add_piece(ps, YMM_OFFSET, xmm_bytes(c), c->s.ymmh);
 }
 
 CPU_BODY xsave_standard_body(struct cpu *c, const struct cpu_insn *i)
@@ -217,11 +228,12 @@ CPU_BODY xsave_standard_body(struct cpu *c, const struct cpu_insn *i)
 	xsave_gate(c, i);
 	lin = area_lin(c, i, AREA_MIN, true);
 	rfbm = edx_eax(c) & c->s.xcr0;
-	use = in_use(c);
+	use = cpu_xsave_in_use(c);
 	bv = cpu_ld64(c, i, cpu_lin_wrap(c, lin + LEGACY_SIZE));
 	bv = (bv & ~rfbm) | (use & rfbm);
 	legacy_image(c, &image, i->arg & XS_WIDE);
-	add_components(c, &ps, &image, opt ? rfbm & use : rfbm, rfbm & X86_XCR0_SSE);
+	add_components(c, &ps, &image, opt ? rfbm & use : rfbm,
+		       rfbm & (X86_XCR0_SSE | X86_XCR0_AVX));
 	if (rfbm & X86_XCR0_PKRU && (!opt || (use & X86_XCR0_PKRU)))
 		add_piece(&ps, pkru_offset(c), PKRU_SIZE, &pkru);
 	add_piece(&ps, LEGACY_SIZE, 8, &bv);
@@ -239,7 +251,7 @@ CPU_BODY xsave_compact_body(struct cpu *c, const struct cpu_insn *i)
 	xsave_gate(c, i);
 	lin = area_lin(c, i, AREA_MIN, true);
 	rfbm = edx_eax(c) & c->s.xcr0; /* IA32_XSS has no component */
-	use = in_use(c);
+	use = cpu_xsave_in_use(c);
 	if (c->s.fx.mxcsr != MXCSR_RESET)
 		use |= X86_XCR0_SSE;
 	header[0] = use & rfbm;
@@ -247,7 +259,7 @@ CPU_BODY xsave_compact_body(struct cpu *c, const struct cpu_insn *i)
 	legacy_image(c, &image, i->arg & XS_WIDE);
 	add_components(c, &ps, &image, header[0], header[0] & X86_XCR0_SSE);
 	if (header[0] & X86_XCR0_PKRU)
-		add_piece(&ps, AREA_MIN, PKRU_SIZE, &pkru);
+		add_piece(&ps, pkru_compact_offset(rfbm), PKRU_SIZE, &pkru);
 	add_piece(&ps, LEGACY_SIZE, sizeof(header), header);
 	store_pieces(c, i, lin, &ps);
 }
@@ -276,7 +288,7 @@ static void set_pkru(struct cpu *c, uint32_t pkru)
 
 CPU_BODY xrstor_body(struct cpu *c, const struct cpu_insn *i)
 {
-	uint64_t rfbm, lin, load, pkru = 0;
+	uint64_t rfbm, lin, load, pkru = 0, ymmh[16][2];
 	struct cpu_fx in;
 	struct header h;
 	bool compact, mxcsr;
@@ -290,12 +302,16 @@ CPU_BODY xrstor_body(struct cpu *c, const struct cpu_insn *i)
 	rfbm = edx_eax(c) & c->s.xcr0;
 	load = rfbm & h.xstate_bv;
 	/* In the standard format MXCSR is there whether or not XMM registers are. */
-	mxcsr = (compact ? load : rfbm) & X86_XCR0_SSE;
+	mxcsr = compact ? load & X86_XCR0_SSE : rfbm & (X86_XCR0_SSE | X86_XCR0_AVX);
 	if (load & (X86_XCR0_X87 | X86_XCR0_SSE) || mxcsr)
 		cpu_copy_in(c, i, &in, lin,
 			    (unsigned)OFF_XMM + (load & X86_XCR0_SSE ? xmm_bytes(c) : 0));
+	if (load & X86_XCR0_AVX)
+		cpu_copy_in(c, i, ymmh, cpu_lin_wrap(c, lin + YMM_OFFSET), xmm_bytes(c));
 	if (load & X86_XCR0_PKRU)
-		pkru = cpu_ld64(c, i, cpu_lin_wrap(c, lin + (compact ? AREA_MIN : pkru_offset(c))));
+		pkru = cpu_ld64(c, i,
+				cpu_lin_wrap(c, lin + (compact ? pkru_compact_offset(h.xcomp_bv)
+							       : pkru_offset(c))));
 	if (mxcsr && (in.mxcsr & ~cpu_mxcsr_mask()))
 		cpu_fault_err(c, i, X86_VEC_GP, 0);
 
@@ -311,6 +327,10 @@ CPU_BODY xrstor_body(struct cpu *c, const struct cpu_insn *i)
 		memcpy(c->s.fx.xmm, in.xmm, xmm_bytes(c));
 	else if (rfbm & X86_XCR0_SSE)
 		memset(c->s.fx.xmm, 0, xmm_bytes(c));
+	if (load & X86_XCR0_AVX)
+		memcpy(c->s.ymmh, ymmh, xmm_bytes(c));
+	else if (rfbm & X86_XCR0_AVX)
+		memset(c->s.ymmh, 0, xmm_bytes(c));
 	if (rfbm & X86_XCR0_PKRU)
 		set_pkru(c, (uint32_t)pkru);
 }
@@ -367,6 +387,13 @@ static bool pick_mxcsr(struct cpu_dec *d, struct cpu_insn *i, uint16_t load)
 	return true;
 }
 
+static bool pick_avx_mxcsr(struct cpu_dec *d, struct cpu_insn *i, uint16_t load)
+{
+	if (!cpu_avx_gated(d, i))
+		i->fn = load ? ldmxcsr : stmxcsr;
+	return true;
+}
+
 static const struct cpu_op ops[] = {
 	{ZYDIS_MNEMONIC_FXSAVE, 0, pick_fxsave},
 	{ZYDIS_MNEMONIC_FXSAVE64, 0, pick_fxsave},
@@ -386,5 +413,7 @@ static const struct cpu_op ops[] = {
 	{ZYDIS_MNEMONIC_XRSTORS64, XS_RSTORS, pick_xsave},
 	{ZYDIS_MNEMONIC_LDMXCSR, 1, pick_mxcsr},
 	{ZYDIS_MNEMONIC_STMXCSR, 0, pick_mxcsr},
+	{ZYDIS_MNEMONIC_VLDMXCSR, 1, pick_avx_mxcsr},
+	{ZYDIS_MNEMONIC_VSTMXCSR, 0, pick_avx_mxcsr},
 };
 const struct cpu_op_table cpu_ops_xsave = {ops, ARRAY_SIZE(ops)};

@@ -21,6 +21,7 @@ static void reset_rest(struct cpu_state *s)
 	uint32_t mask = s->fx.mxcsr_mask;
 
 	memset(&s->fx, 0, sizeof(s->fx));
+	memset(s->ymmh, 0, sizeof(s->ymmh));
 	s->fx.mxcsr_mask = mask;
 	s->fx.fcw = 0x40;
 	s->fx.ftw = 0xff; /* 5555h: every register holds zero */

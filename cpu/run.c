@@ -92,6 +92,11 @@ void cpu_soft_event(struct cpu *c, const struct cpu_insn *i, uint8_t type, uint8
 		cpu_leave(c, NULL, CPU_EXIT_EXCEPTION);
 	}
 	c->icount++;
+	/* INT1 is a #DB itself: data breakpoints that MOV SS held back come with it. */
+	if (type == CPU_EVENT_PRIV_SW_EXCEPTION) {
+		c->s.dr6 |= c->s.pending_dbg & 0xf;
+		c->s.pending_dbg = 0;
+	}
 	c->s.event = (struct cpu_event){
 		.valid = true, .type = type, .vector = vector, .insn_len = c->cur_len};
 	longjmp(c->out, CPU_LAND_EVENT);
@@ -130,6 +135,7 @@ static void exit_exception(struct cpu *c, const struct cpu_event *ev)
 	c->exit.exception.vector = ev->vector;
 	c->exit.exception.has_error = ev->has_error;
 	c->exit.exception.error = ev->error;
+	c->exit.exception.implicit = ev->vector == X86_VEC_PF && c->landed_implicit;
 	c->exit.exception.payload = ev->payload;
 }
 
@@ -217,8 +223,11 @@ void cpu_one_end(struct cpu *c, bool done, bool tf)
 		s->int_shadow_movss = c->was_movss;
 		return;
 	}
-	/* SYSCALL and SYSENTER with TF cleared on the way in do not trap. */
-	if (tf && !(cpu_cpl(c) < c->one_cpl && !(s->rflags & X86_FLAG_TF)))
+	/*
+	 * SYSCALL and SYSENTER with TF cleared on the way in do not trap; nor does what loads SS, whose
+	 * data breakpoints only wait.
+	 */
+	if (tf && !s->int_shadow_movss && !(cpu_cpl(c) < c->one_cpl && !(s->rflags & X86_FLAG_TF)))
 		s->pending_dbg |= X86_DR6_BS;
 	s->pending_dbg |= c->dbg_hits;
 	if (c->was_rf)
@@ -282,7 +291,9 @@ bool cpu_can_interrupt(const struct cpu *c)
 {
 	const struct cpu_state *s = &c->s;
 
+	/* A debug trap comes first. */
 	return s->rflags & X86_FLAG_IF && !s->int_shadow_sti && !s->int_shadow_movss && !s->event.valid &&
+	       !s->pending_dbg &&
 	       (s->activity == CPU_ACTIVE || s->activity == CPU_HALTED);
 }
 
@@ -290,7 +301,7 @@ bool cpu_can_nmi(const struct cpu *c)
 {
 	const struct cpu_state *s = &c->s;
 
-	return !s->nmi_blocked && !s->int_shadow_movss && !s->event.valid &&
+	return !s->nmi_blocked && !s->int_shadow_movss && !s->event.valid && !s->pending_dbg &&
 	       (s->activity == CPU_ACTIVE || s->activity == CPU_HALTED);
 }
 
@@ -314,7 +325,7 @@ static void take_attention(struct cpu *c)
 		c->kicked = true;
 }
 
-static void deliver(struct cpu *c)
+void cpu_deliver(struct cpu *c)
 {
 	c->cur_len = c->s.event.insn_len;
 	c->s.activity = CPU_ACTIVE;
@@ -344,7 +355,7 @@ static bool between(struct cpu *c)
 	if (s->activity == CPU_SHUTDOWN)
 		return leave_plainly(c, CPU_EXIT_TRIPLE_FAULT);
 	if (s->event.valid)
-		deliver(c);
+		cpu_deliver(c);
 	if (c->kicked) {
 		c->kicked = false;
 		return leave_plainly(c, CPU_EXIT_KICK);

@@ -195,8 +195,11 @@ void cpu_drop_inner_segs(struct cpu *c, unsigned cpl)
 
 		if (s->attr & X86_ATTR_UNUSABLE || conforming)
 			continue;
-		if ((s->attr >> X86_ATTR_DPL_SHIFT & 3) < cpl)
-			cpu_seg_set_null(s, 0, 0);
+		/* Only selector and usability go; the base stays, as 64-bit code sees through FS and GS. */
+		if ((s->attr >> X86_ATTR_DPL_SHIFT & 3) < cpl) {
+			s->sel = 0;
+			s->attr = X86_ATTR_UNUSABLE;
+		}
 	}
 }
 

@@ -49,6 +49,8 @@ static uint32_t mode_word(const struct cpu *c)
 		mode |= CPU_MODE_NO_X87 | CPU_MODE_NO_SSE;
 	if (!(s->cr4 & X86_CR4_OSFXSR))
 		mode |= CPU_MODE_NO_SSE;
+	if (prot && s->cr4 & X86_CR4_OSXSAVE && s->xcr0 & X86_XCR0_AVX && !(s->cr0 & X86_CR0_TS))
+		mode |= CPU_MODE_AVX;
 	return mode;
 }
 

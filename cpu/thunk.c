@@ -9,9 +9,9 @@
 
 #include "cpu/fp_internal.h"
 
-#define ARENA_SIZE  MIB(12)
+#define ARENA_SIZE  MIB(32)
 #define HASH_BITS   12
-#define THUNK_MAX   112 /* bytes */
+#define THUNK_MAX   160 /* bytes */
 #define THUNK_ALIGN 16
 
 struct thunk {
@@ -158,20 +158,24 @@ static void put32(struct emit *e, uint32_t v)
 
 #define OFF_R1	offsetof(struct cpu_insn, r1)
 #define OFF_R2	offsetof(struct cpu_insn, r2)
+#define OFF_R3	offsetof(struct cpu_insn, r3)
+#define OFF_ARG	offsetof(struct cpu_insn, arg)
+#define OFF_YMMH ((uint32_t)offsetof(struct cpu, s.ymmh))
 #define OFF_XMM ((uint32_t)offsetof(struct cpu, s.fx.xmm))
 #define OFF_ST	((uint32_t)offsetof(struct cpu, s.fx.st))
 #define OFF_FL	((uint32_t)offsetof(struct cpu, fl))
-static_assert(OFF_R2 < 128, "an 8-bit displacement");
+static_assert(OFF_R3 < 128 && OFF_ARG < 128, "an 8-bit displacement");
 static_assert(offsetof(struct cpu, s.gpr) == 0, "GPRs are at their operand's offset");
 
-enum reg_class { CLASS_NONE, CLASS_XMM, CLASS_MMX, CLASS_GPR };
+enum reg_class { CLASS_NONE, CLASS_XMM, CLASS_MMX, CLASS_GPR, CLASS_YMM };
 
 /* A ModRM operand in its register form. */
 struct operand {
 	enum reg_class cls;
 	unsigned num;  /* of the register in the thunk: 1 or 2, RCX */
-	unsigned slot; /* OFF_R1 or OFF_R2 */
+	unsigned slot; /* OFF_R1 or OFF_R2; of VEX also OFF_R3 and OFF_ARG */
 	bool write;
+	bool read; /* of VEX's */
 };
 
 /* movzbl slot(%rsi),%eax */
@@ -259,6 +263,7 @@ static enum reg_class reg_class(ZydisRegister r)
 {
 	switch (ZydisRegisterGetClass(r)) {
 	case ZYDIS_REGCLASS_XMM: return CLASS_XMM;
+	case ZYDIS_REGCLASS_YMM: return CLASS_YMM;
 	case ZYDIS_REGCLASS_MMX: return CLASS_MMX;
 	default: return CLASS_GPR;
 	}
@@ -341,6 +346,161 @@ cpu_thunk_fn cpu_thunk_simd(const struct cpu_dec *d, struct cpu_insn *i, unsigne
 	if (how & THUNK_TAIL)
 		PUT(&e, 0x48, 0x83, 0xc6, sizeof(struct cpu_insn), 0xff,
 		    0x26); /* add $,%rsi; jmp *(%rsi) */
+	else
+		PUT(&e, 0xc3);
+	return (cpu_thunk_fn)intern(d->c->thunks, e.code, e.len);
+}
+
+/* ---- VEX ------------------------------------------------------------------------------------- */
+
+enum { VEX_REG, VEX_RM, VEX_V, VEX_IS4, VEX_OPERANDS };
+
+static void put_vex_load(struct emit *e, const struct operand *o)
+{
+	const uint8_t modrm = (uint8_t)(0x84 | o->num << 3);
+
+	if (o->cls == CLASS_NONE || !o->read)
+		return;
+	if (o->cls == CLASS_GPR) {
+		put_load(e, o);
+		return;
+	}
+	put_slot(e, o->slot);
+	PUT(e, 0xc5, 0xf8, 0x10, modrm, 0x07); /* vmovups disp32(%rdi,%rax),%xmm */
+	put32(e, OFF_XMM);
+	if (o->cls == CLASS_YMM) {
+		/* vinsertf128 $1,disp32(%rdi,%rax),%ymm,%ymm */
+		PUT(e, 0xc4, 0xe3, (uint8_t)(0x05 | (~o->num & 15) << 3), 0x18, modrm, 0x07);
+		put32(e, OFF_YMMH);
+		PUT(e, 0x01);
+	}
+}
+
+/* Written whole: the instruction itself has zeroed the upper half where it does. */
+static void put_vex_store(struct emit *e, const struct operand *o)
+{
+	const uint8_t modrm = (uint8_t)(0x84 | o->num << 3);
+
+	if (o->cls == CLASS_NONE || !o->write)
+		return;
+	if (o->cls == CLASS_GPR) {
+		put_store(e, o);
+		return;
+	}
+	put_slot(e, o->slot);
+	PUT(e, 0xc5, 0xf8, 0x11, modrm, 0x07);
+	put32(e, OFF_XMM);
+	PUT(e, 0xc4, 0xe3, 0x7d, 0x19, modrm, 0x07); /* vextractf128 $1,%ymm,disp32(%rdi,%rax) */
+	put32(e, OFF_YMMH);
+	PUT(e, 0x01);
+}
+
+/* Outside 64-bit mode VEX.W of a GPR operand does nothing; the host would obey it. */
+static bool ignores_w(const struct cpu_dec *d)
+{
+	const uint8_t op = d->zi.opcode;
+
+	if ((d->mode & CPU_MODE_CODE) == CPU_MODE_CODE64)
+		return false;
+	switch (d->zi.raw.vex.m_mmmm) {
+	case 1: return op == 0x6e || op == 0x7e || op == 0x2a || op == 0x2c || op == 0x2d;
+	case 3: return op == 0x16 || op == 0x22;
+	default: return false;
+	}
+}
+
+static void put_vex_insn(struct emit *e, const struct cpu_dec *d, const struct operand *o,
+			 bool mem_r8)
+{
+	const ZydisDecodedInstruction *zi = &d->zi;
+	uint8_t modrm = d->bytes[zi->raw.modrm.offset], vvvv = o[VEX_V].cls ? (uint8_t)o[VEX_V].num : 0;
+	bool mem = zi->raw.modrm.mod != 3, w = zi->raw.vex.W && !ignores_w(d);
+
+	if (o[VEX_REG].cls)
+		modrm = (uint8_t)((modrm & 0xc7) | o[VEX_REG].num << 3);
+	if (mem)
+		modrm = (uint8_t)((modrm & 0x38) | (mem_r8 ? 0 : 2));
+	else if (o[VEX_RM].cls)
+		modrm = (uint8_t)((modrm & 0xf8) | o[VEX_RM].num);
+	PUT(e, 0xc4, (uint8_t)((mem && mem_r8 ? 0xc0 : 0xe0) | zi->raw.vex.m_mmmm),
+	    (uint8_t)(w << 7 | (~vvvv & 15) << 3 | zi->raw.vex.L << 2 | zi->raw.vex.pp), zi->opcode,
+	    modrm);
+	if (o[VEX_IS4].cls)
+		PUT(e, (uint8_t)(o[VEX_IS4].num << 4));
+	else if (zi->raw.imm[0].size)
+		put(e, d->bytes + zi->raw.imm[0].offset, zi->raw.imm[0].size / 8);
+}
+
+static void find_vex_operands(const struct cpu_dec *d, struct cpu_insn *i,
+			      struct operand o[VEX_OPERANDS])
+{
+	static const uint8_t slot[VEX_OPERANDS] = {OFF_R1, OFF_R2, OFF_R3, OFF_ARG};
+
+	for (unsigned n = 0; n < d->zi.operand_count_visible; n++) {
+		const ZydisDecodedOperand *z = &d->op[n];
+		unsigned which;
+
+		if (z->type != ZYDIS_OPERAND_TYPE_REGISTER)
+			continue;
+		switch (z->encoding) {
+		case ZYDIS_OPERAND_ENCODING_MODRM_REG: which = VEX_REG; break;
+		case ZYDIS_OPERAND_ENCODING_MODRM_RM: which = VEX_RM; break;
+		case ZYDIS_OPERAND_ENCODING_NDSNDD: which = VEX_V; break;
+		default: which = VEX_IS4;
+		}
+		o[which] = (struct operand){
+			.cls = reg_class(z->reg.value),
+			.num = which + 1,
+			.slot = slot[which],
+			.write = z->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE,
+			.read = z->actions & ZYDIS_OPERAND_ACTION_MASK_READ,
+		};
+		if (o[which].cls == CLASS_GPR)
+			o[which].num = 1;
+		if (o[which].cls == CLASS_GPR && o[which].write)
+			i->arg |= THUNK_DEST_GPR;
+		if (which == VEX_IS4)
+			i->arg = operand_slot(z->reg.value);
+		else
+			*((uint8_t *)i + slot[which]) = operand_slot(z->reg.value);
+	}
+}
+
+cpu_thunk_fn cpu_thunk_avx(const struct cpu_dec *d, struct cpu_insn *i, unsigned how)
+{
+	struct operand o[VEX_OPERANDS] = {0};
+	struct emit e = {.len = 0};
+
+	i->r1 = i->r2 = i->r3 = 0;
+	find_vex_operands(d, i, o);
+	for (unsigned n = 0; n < VEX_OPERANDS; n++)
+		put_vex_load(&e, &o[n]);
+	if (how & THUNK_AX_DX_IN) {
+		PUT(&e, 0x49, 0x89, 0xd0);	 /* mov %rdx,%r8 */
+		PUT(&e, 0x48, 0x8b, 0x07);	 /* mov RAX(%rdi),%rax */
+		PUT(&e, 0x48, 0x8b, 0x57, 0x10); /* mov RDX(%rdi),%rdx */
+	}
+	put_vex_insn(&e, d, o, how & THUNK_AX_DX_IN);
+	if (how & THUNK_FLAGS_OUT) {
+		put_store_flags(&e);
+		PUT(&e, 0x66, 0x89, 0x87); /* mov %ax,fl(%rdi) */
+		put32(&e, OFF_FL);
+	}
+	if (how & THUNK_CX_OUT)
+		PUT(&e, 0x48, 0x89, 0x4f, 0x08);
+	if (how & THUNK_XMM0_OUT) {
+		PUT(&e, 0xc5, 0xf8, 0x11, 0x87);
+		put32(&e, OFF_XMM);
+		PUT(&e, 0xc4, 0xe3, 0x7d, 0x19, 0x87);
+		put32(&e, OFF_YMMH);
+		PUT(&e, 0x01);
+	}
+	for (unsigned n = 0; n < VEX_OPERANDS; n++)
+		put_vex_store(&e, &o[n]);
+	if (d->zi.raw.vex.L)
+		PUT(&e, 0xc5, 0xf8, 0x77); /* vzeroupper: the host's code is legacy SSE */
+	if (how & THUNK_TAIL)
+		PUT(&e, 0x48, 0x83, 0xc6, sizeof(struct cpu_insn), 0xff, 0x26);
 	else
 		PUT(&e, 0xc3);
 	return (cpu_thunk_fn)intern(d->c->thunks, e.code, e.len);

@@ -293,6 +293,7 @@ static bool walk_fault(struct walk *w, uint32_t error)
 {
 	if (w->quick)
 		return false;
+	w->c->landed_implicit = w->access & CPU_ACCESS_IMPLICIT;
 	cpu_fault_pf(w->c, w->i, fault_code(w, error), w->lin);
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The processor model: an Intel server core without AVX, TSX, PMU and VMX. */
+/* The processor model: an Intel server core without AVX, TSX, PMU and VMX; or one that AMD signs. */
 #include "engine/cpu_model.h"
 
 #include <cpuid.h>
@@ -9,7 +9,10 @@
 /* Family 6, model 6Ah (a server core that newer kernels know as not needing most mitigations),
  * stepping 6. */
 #define SIGNATURE   0x000606a6u
+/* Family 19h, model 21h. */
+#define SIGNATURE_AMD 0x00a20f12u
 #define BASIC_MAX   0x16u
+#define BASIC_MAX_AMD 0xdu
 #define EXT_MAX	    0x80000008u
 #define HYPER_LEAF  0x40000000u
 #define PKRU_OFFSET 576u /* in the standard form of XSAVE: right after the header */
@@ -18,7 +21,7 @@
 enum { EAX, EBX, ECX, EDX };
 
 /* A feature by name, and where CPUID shows it. HOST: the interpreter lets the host execute it. */
-enum { ALWAYS, HOST, WISH };
+enum { ALWAYS, HOST, INTEL, WISH };
 struct feature {
 	const char *name;
 	uint32_t leaf, subleaf;
@@ -86,8 +89,8 @@ static const struct feature features[] = {
 	{"fsrm", 7, 0, EDX, 4, ALWAYS},
 	{"serialize", 7, 0, EDX, 14, ALWAYS},
 	/* With ARCH_CAPABILITIES' IBRS_ALL: a guest then needs no retpolines. */
-	{"spec-ctrl", 7, 0, EDX, 26, ALWAYS},
-	{"arch-capabilities", 7, 0, EDX, 29, ALWAYS},
+	{"spec-ctrl", 7, 0, EDX, 26, INTEL},
+	{"arch-capabilities", 7, 0, EDX, 29, INTEL},
 	{"xsaveopt", 0xd, 1, EAX, 0, ALWAYS},
 	{"xsavec", 0xd, 1, EAX, 1, ALWAYS},
 	{"xgetbv1", 0xd, 1, EAX, 2, ALWAYS},
@@ -147,21 +150,58 @@ static int row_named(const char *name, size_t len)
 	return -EINVAL;
 }
 
+/* "name=value" with this name? Its value and how long it is, or NULL. */
+static const char *value_of(const char *word, size_t len, const char *name, size_t *ret_len)
+{
+	size_t n = strlen(name);
+
+	if (len <= n || memcmp(word, name, n) || word[n] != '=')
+		return NULL;
+	*ret_len = len - n - 1;
+	return word + n + 1;
+}
+
+static bool is_word(const char *value, size_t len, const char *word)
+{
+	return len == strlen(word) && !memcmp(value, word, len);
+}
+
+static bool take_word(struct engine_cpu_model *m, const char *word, size_t len)
+{
+	size_t n;
+	const char *v;
+	int row;
+
+	if (len > 1 && (*word == '-' || *word == '+')) {
+		row = row_named(word + 1, len - 1);
+		if (row >= 0)
+			set_off(m, (unsigned)row, *word == '-');
+		return row >= 0;
+	}
+	v = value_of(word, len, "vendor", &n);
+	if (v) {
+		m->amd = is_word(v, n, "AuthenticAMD");
+		return m->amd || is_word(v, n, "GenuineIntel");
+	}
+	v = value_of(word, len, "maxphyaddr", &n);
+	if (!v || n != 2 || v[0] < '0' || v[0] > '9' || v[1] < '0' || v[1] > '9')
+		return false;
+	m->maxphyaddr = (uint8_t)((v[0] - '0') * 10 + v[1] - '0');
+	return m->maxphyaddr >= 32 && m->maxphyaddr <= 52;
+}
+
 int engine_cpu_model_mask(struct engine_cpu_model *m, const char *text, const char **ret_bad)
 {
 	struct engine_cpu_model new = *m;
 
 	while (*text) {
 		size_t len = strcspn(text, ",");
-		int row = len > 1 && (*text == '-' || *text == '+') ? row_named(text + 1, len - 1)
-								    : -EINVAL;
 
-		if (row < 0) {
+		if (!take_word(&new, text, len)) {
 			if (ret_bad)
 				*ret_bad = text;
 			return -EINVAL;
 		}
-		set_off(&new, (unsigned)row, *text == '-');
 		text += len + (text[len] == ',');
 	}
 	*m = new;
@@ -188,7 +228,8 @@ static struct cpu_cpuid *add(struct leaves *l, uint32_t leaf, uint32_t subleaf, 
 
 		if (f->leaf != leaf ||
 		    (subleaf == CPU_CPUID_ANY ? f->subleaf != 0 : f->subleaf != subleaf) ||
-		    is_off(l->m, n) || (f->need == HOST && !host_has(f)))
+		    is_off(l->m, n) || (f->need == HOST && !host_has(f)) ||
+		    (f->need == INTEL && l->m->amd))
 			continue;
 		*(f->reg == EAX	  ? &e->eax
 		  : f->reg == EBX ? &e->ebx
@@ -238,15 +279,19 @@ static void add_cache(struct leaves *l, unsigned sub, unsigned type_level, unsig
 	    63 | (ways - 1) << 22, sets - 1, 0);
 }
 
-static void add_topology(struct leaves *l, unsigned id)
+static void add_caches(struct leaves *l)
 {
-	unsigned bits = id_bits(l->m->vcpus);
-
 	add_cache(l, 0, 1 | 1 << 5, 64, 0);	  /* 32 KiB data */
 	add_cache(l, 1, 2 | 1 << 5, 64, 0);	  /* 32 KiB instructions */
 	add_cache(l, 2, 3 | 2 << 5, 1024, 0);	  /* 1 MiB */
-	add_cache(l, 3, 3 | 3 << 5, 16384, bits); /* 16 MiB, shared */
+	add_cache(l, 3, 3 | 3 << 5, 16384, id_bits(l->m->vcpus)); /* 16 MiB, shared */
 	ADD(l, 4, 4, 0, 0, 0, 0);
+}
+
+static void add_threads(struct leaves *l, unsigned id)
+{
+	unsigned bits = id_bits(l->m->vcpus);
+
 	ADD(l, 0xb, 0, 0, 1, 1 << 8 | 0, id);
 	ADD(l, 0xb, 1, bits, l->m->vcpus, 2 << 8 | 1, id);
 }
@@ -292,19 +337,49 @@ static void add_tsc(struct leaves *l)
 	ADD(l, 0x16, CPU_CPUID_ANY, mhz & 0xffff, mhz & 0xffff, 100, 0);
 }
 
+static void add_vendor(struct leaves *l, uint32_t leaf, uint32_t max)
+{
+	if (l->m->amd)
+		ADD(l, leaf, CPU_CPUID_ANY, max, 0x68747541, 0x444d4163, 0x69746e65);
+	else if (leaf == 0)
+		ADD(l, leaf, CPU_CPUID_ANY, max, 0x756e6547, 0x6c65746e, 0x49656e69);
+	else
+		ADD(l, leaf, CPU_CPUID_ANY, max, 0, 0, 0);
+}
+
+/* AMD repeats most of leaf 1's EDX, and tells caches and cores its own way. */
+static void add_extended_amd(struct leaves *l)
+{
+	struct cpu_cpuid *e = ADD(l, 0x80000001u, CPU_CPUID_ANY, SIGNATURE_AMD, 0, 0, 0);
+
+	for (unsigned n = 0; n < l->n; n++) {
+		if (l->out[n].leaf == 1)
+			e->edx |= l->out[n].edx & 0x0183f3ffu;
+	}
+	if (l->m->vcpus > 1)
+		e->ecx |= BIT(1);
+	ADD(l, 0x80000005u, CPU_CPUID_ANY, 0, 0, 32u << 24 | 8 << 16 | 1 << 8 | 64,
+	    32u << 24 | 8 << 16 | 1 << 8 | 64);
+}
+
 static void add_extended(struct leaves *l)
 {
 	static const char brand[48] = "Umbra software processor";
 	unsigned linear = shows(l->m, "la57") ? 57 : 48;
 
-	ADD(l, 0x80000000u, CPU_CPUID_ANY, EXT_MAX, 0, 0, 0);
-	ADD(l, 0x80000001u, CPU_CPUID_ANY, 0, 0, 0, 0);
+	add_vendor(l, 0x80000000u, EXT_MAX);
+	if (l->m->amd) {
+		add_extended_amd(l);
+	} else {
+		ADD(l, 0x80000001u, CPU_CPUID_ANY, 0, 0, 0, 0);
+		ADD(l, 0x80000005u, CPU_CPUID_ANY, 0, 0, 0, 0);
+	}
 	for (unsigned n = 0; n < 3; n++)
 		add_text(l, 0x80000002u + n, brand + 16 * n, 16);
-	ADD(l, 0x80000005u, CPU_CPUID_ANY, 0, 0, 0, 0);
 	ADD(l, 0x80000006u, CPU_CPUID_ANY, 0, 0, 1024u << 16 | 8 << 12 | 64, 0);
 	ADD(l, 0x80000007u, CPU_CPUID_ANY, 0, 0, 0, 0);
-	ADD(l, 0x80000008u, CPU_CPUID_ANY, l->m->maxphyaddr | linear << 8, 0, 0, 0);
+	ADD(l, 0x80000008u, CPU_CPUID_ANY, l->m->maxphyaddr | linear << 8, 0,
+	    l->m->amd ? (l->m->vcpus - 1) | id_bits(l->m->vcpus) << 12 : 0, 0);
 }
 
 unsigned engine_cpu_model_cpuid(const struct engine_cpu_model *m, unsigned id,
@@ -316,19 +391,27 @@ unsigned engine_cpu_model_cpuid(const struct engine_cpu_model *m, unsigned id,
 	unsigned siblings = 1u << id_bits(m->vcpus);
 	struct cpu_cpuid *e;
 
-	ADD(&l, 0, CPU_CPUID_ANY, BASIC_MAX, 0x756e6547, 0x6c65746e, 0x49656e69); /* GenuineIntel */
-	e = ADD(&l, 1, CPU_CPUID_ANY, SIGNATURE, 8 << 8 | MIN(siblings, 255u) << 16 | id << 24, 0,
+	add_vendor(&l, 0, m->amd ? BASIC_MAX_AMD : BASIC_MAX);
+	e = ADD(&l, 1, CPU_CPUID_ANY, m->amd ? SIGNATURE_AMD : SIGNATURE, 8 << 8 | MIN(siblings, 255u) << 16 | id << 24, 0,
 		0);
 	if (m->vcpus > 1)
 		e->edx |= BIT(28);
-	ADD(&l, 2, CPU_CPUID_ANY, 0xff01, 0xf0, 0, 0); /* see leaf 4 */
-	add_topology(&l, id);
+	if (m->amd) {
+		ADD(&l, 2, CPU_CPUID_ANY, 0, 0, 0, 0);
+		ADD(&l, 4, CPU_CPUID_ANY, 0, 0, 0, 0);
+		add_threads(&l, id);
+	} else {
+		ADD(&l, 2, CPU_CPUID_ANY, 0xff01, 0xf0, 0, 0); /* see leaf 4 */
+		add_caches(&l);
+		add_threads(&l, id);
+	}
 	ADD(&l, 6, CPU_CPUID_ANY, 0, 0, 0, 0);
 	ADD(&l, 7, 0, 0, 0, 0, 0);
 	for (unsigned n = 0; n < ARRAY_SIZE(empty); n++)
 		ADD(&l, empty[n], CPU_CPUID_ANY, 0, 0, 0, 0);
 	add_xsave(&l);
-	add_tsc(&l);
+	if (!m->amd)
+		add_tsc(&l);
 	if (shows(m, "hypervisor"))
 		ADD(&l, HYPER_LEAF, CPU_CPUID_ANY, HYPER_LEAF, 0x72626d55, 0x626d5561,
 		    0x6d556172); /* UmbraUmbraUm */

@@ -18,14 +18,16 @@ struct engine_cpu_model {
 	uint64_t tsc_hz;
 	uint64_t crystal_hz; /* ENGINE_CRYSTAL_HZ */
 	uint8_t maxphyaddr;  /* 32..52; 46 */
+	bool amd;	     /* AuthenticAMD instead of GenuineIntel */
 	uint64_t off[2];     /* features that are masked, by row */
 };
 
 /* Every feature that our processor implements and the host can execute, LA57 apart. */
 void engine_cpu_model_init(struct engine_cpu_model *m, unsigned vcpus, uint64_t tsc_hz);
 /*
- * "-pcid,-sha,+la57": mask features, or show them again. 0, or -EINVAL with nothing changed when a
- * name is unknown (then *ret_bad, if not NULL, points at it in @text).
+ * "-pcid,-sha,+la57,vendor=AuthenticAMD,maxphyaddr=36": mask features, or show them again; the vendor
+ * (GenuineIntel, AuthenticAMD), the width of physical addresses (32 to 52). 0, or -EINVAL with nothing
+ * changed when a word is unknown (then *ret_bad, if not NULL, points at it in @text).
  */
 int engine_cpu_model_mask(struct engine_cpu_model *m, const char *text, const char **ret_bad);
 /* The leaves for vCPU @id, whose APIC id is @id. Returns how many. */

@@ -50,6 +50,11 @@ struct engine_host {
 	/* An MSR that the processor does not keep. 0, or 1 for #GP. */
 	int (*msr_read)(void *priv, unsigned vcpu, uint32_t index, uint64_t *value);
 	int (*msr_write)(void *priv, unsigned vcpu, uint32_t index, uint64_t value);
+	/*
+	 * The guest set its TSC: from now on it is what vcpu_set_tsc() set plus @offset. Also on the way
+	 * back to 0. What is armed by the TSC has to follow.
+	 */
+	void (*tsc_offset)(void *priv, unsigned vcpu, uint64_t offset);
 	/* The vCPU has just been reset by INIT. */
 	void (*init)(void *priv, unsigned vcpu);
 	uint64_t (*cr8_read)(void *priv, unsigned vcpu);
@@ -107,7 +112,10 @@ struct engine_ops {
 	void (*vcpu_get_state)(struct engine_vcpu *v, struct cpu_state *ret_state);
 	int (*vcpu_set_state)(struct engine_vcpu *v, const struct cpu_state *state);
 	uint64_t (*vcpu_icount)(struct engine_vcpu *v);
-	/* The guest's TSC as of now; with ENGINE_CLOCK_INSTRUCTIONS it goes on from there. */
+	/*
+	 * The machine's TSC as of now, from where it goes on; the vCPU's own differs by what the guest made
+	 * of it (IA32_TSC_ADJUST).
+	 */
 	void (*vcpu_set_tsc)(struct engine_vcpu *v, uint64_t tsc);
 	uint64_t (*vcpu_get_tsc)(struct engine_vcpu *v);
 	void (*vcpu_stats)(struct engine_vcpu *v, struct engine_vcpu_stats *ret_stats);

@@ -167,7 +167,7 @@ struct dirty_client {
 
 static void lock(struct mmu_vm *vm)
 {
-	if (vm->notice == DIRTY_NOTICE_PML && vm->ops->drain_pml)
+	if (__atomic_load_n(&vm->notice, __ATOMIC_RELAXED) == DIRTY_NOTICE_PML && vm->ops->drain_pml)
 		vm->ops->drain_pml(vm->priv);
 	pthread_mutex_lock(&vm->lock);
 }
@@ -390,10 +390,8 @@ static int watch_slot(struct dirty_client *c, struct memslot *slot)
 		return -ENOMEM;
 	fold_slot(vm, slot); /* what happened before is not this client's */
 	__atomic_fetch_add(&slot->watchers, 1, __ATOMIC_SEQ_CST);
-	if (!(c->flags & DIRTY_INITIALLY_SET)) {
+	if (!(c->flags & DIRTY_INITIALLY_SET))
 		protect_slot(vm, slot);
-		batch_commit(vm);
-	}
 	c->slot[slot->id] = cs;
 	return 0;
 }
@@ -406,7 +404,6 @@ static void unwatch_slot(struct dirty_client *c, struct memslot *slot)
 		return;
 	client_slot_free(c->slot[slot->id]);
 	c->slot[slot->id] = NULL;
-	fold_slot(vm, slot);
 	if (__atomic_sub_fetch(&slot->watchers, 1, __ATOMIC_SEQ_CST) == 0)
 		collapse_slot(vm, slot);
 }
@@ -609,7 +606,6 @@ ssize_t dirty_take(struct dirty_client *c, gfn_t *gfns, size_t max)
 			protect_page(vm, slot, slot->base + i);
 		}
 		batch_commit(vm);
-		fold_slot(vm, slot);
 		for (size_t i = from; i < n; i++)
 			cs->count -= ml_clear(&cs->bits, gfns[i] - slot->base);
 	}
@@ -659,7 +655,7 @@ int dirty_set_notice(struct mmu_vm *vm, enum dirty_notice how)
 					vm->tdp_format != MMU_FORMAT_EPT || !vm->ops->drain_pml)) {
 		r = -EOPNOTSUPP;
 	} else if (vm->notice != how) {
-		vm->notice = how;
+		__atomic_store_n(&vm->notice, how, __ATOMIC_RELAXED);
 		/* Logged pages that are clean are to be noticed by the new way. */
 		for (uint32_t i = 0; i < vm->nr_slots; i++) {
 			if (slot_is_logged(vm->sorted[i]))

@@ -157,10 +157,8 @@ static int lookup_mmio(struct mmu_vcpu *vcpu, struct mmu_fault *f)
 	spte = spte_read(&sp_table(vm, sp)[i]);
 	if (!spte_is_mmio(spte))
 		return -1;
-	if (spte_mmio_gen(spte) != vm->generation % MMIO_GEN_MODULO) {
-		spte_zap(vm, sp, i);
+	if (spte_mmio_gen(spte) != vm->generation % MMIO_GEN_MODULO)
 		return -1;
-	}
 	/* The rights are those that the guest's tables gave; with keys ask the tables themselves. */
 	if (c->root_role.format == MMU_FORMAT_X86 && c->cpu_role.mode != MODE_NONE &&
 	    (c->cpu_role.pke || (f->access & MMU_ACC_WRITE && !(spte & SPTE_W)) ||

@@ -448,10 +448,9 @@ __attribute__((format(printf, 2, 3))) static void say(struct words *w, const cha
 	va_list ap;
 	int n;
 
-	if (w->len && at < w->size) {
+	if (w->len && at + 1 < w->size) {
 		w->buf[at] = ' ';
-		if (at + 1 < w->size)
-			w->buf[at + 1] = '\0';
+		w->buf[at + 1] = '\0';
 	}
 	w->len += w->len != 0;
 	at = MIN((size_t)w->len, w->size);

@@ -110,8 +110,9 @@ struct mmu_regs {
 void mmu_set_regs(struct mmu_vcpu *vcpu, const struct mmu_regs *regs);
 void mmu_set_pkru(struct mmu_vcpu *vcpu, uint32_t pkru);
 /*
- * MOV to CR3. @cr3 without bit 63; @pdptr for PAE paging, else NULL. Brings unsynced tables into
- * step. The engine drops TLB entries by the manual.
+ * MOV to CR3, before mmu_set_regs() hears of it; @pdptr for PAE paging, else NULL. Brings unsynced
+ * tables into step, unless bit 63 is set (CR4.PCIDE: nothing is flushed). The engine drops TLB
+ * entries by the manual.
  */
 void mmu_new_cr3(struct mmu_vcpu *vcpu, uint64_t cr3, const uint64_t pdptr[4]);
 /*

@@ -192,6 +192,7 @@ struct vcpu_root {
 	union page_role role;
 	uint64_t pdptr[4];
 	uint32_t generation; /* of the memslots when it was built */
+	bool flushed;	     /* (cached) the guest flushed since it was in use: sync before use */
 	bool absent;	     /* a table of the guest's lay in no slot then */
 	struct shadow_page *sp;	   /* the root, or the level-4 frame page */
 	struct shadow_page *frame; /* the level-3 frame page under it, or NULL */
@@ -521,8 +522,12 @@ void rsvd_compute(struct mmu_vm *vm);
 
 /* ---- root.c ---- */
 
+/* Does the guest expect what is cached of a root to be flushed when it comes into use? */
+enum root_sync { ROOT_SYNC, ROOT_KEEP };
 /* The context's role or CR3 may have changed: find its root among those cached, or leave none. */
-void root_switch(struct mmu_vcpu *vcpu);
+void root_switch(struct mmu_vcpu *vcpu, enum root_sync sync);
+/* The guest flushed more than the root in use: those cached are synced before they are used. */
+void roots_flushed(struct mmu_context *c);
 void roots_drop(struct mmu_vcpu *vcpu, struct mmu_context *c, bool cached_only);
 /* The page where our walk for @addr begins, or NULL. */
 struct shadow_page *root_start(const struct mmu_context *c, uint64_t addr);

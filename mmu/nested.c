@@ -93,7 +93,7 @@ int mmu_enter_nested(struct mmu_vcpu *vcpu, const struct mmu_nested_regs *regs)
 	vcpu->walk_mmu = &vcpu->nested_mmu;
 	vcpu->regs = regs->guest;
 	nested_set_guest(vcpu, &regs->guest);
-	root_switch(vcpu);
+	root_switch(vcpu, ROOT_SYNC);
 	/* The current root may match, but the processor runs on L1's. */
 	__atomic_store_n(&vcpu->need_load, true, __ATOMIC_SEQ_CST);
 	batch_commit(vm);
@@ -119,7 +119,7 @@ void mmu_invept(struct mmu_vcpu *vcpu, uint64_t eptp)
 	struct mmu_vm *vm = vcpu->vm;
 
 	pthread_mutex_lock(&vm->lock);
-	/* Cached roots are brought into step when they come into use. */
+	roots_flushed(c);
 	if (!eptp || ((eptp ^ c->cr3) & BITS(51, 12)) == 0)
 		sync_root(vm, &c->root);
 	batch_commit(vm);

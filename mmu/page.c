@@ -335,8 +335,9 @@ static struct shadow_page *sp_create(struct mmu_vm *vm, gfn_t gfn, union page_ro
 		struct memslot *slot = slot_of(vm, gfn);
 
 		slot_account_shadow(slot, gfn, role.level, 1);
-		if (rmap_write_protect(vm, slot, gfn))
-			batch_commit(vm);
+		rmap_write_protect(vm, slot, gfn);
+		/* Also for entries that let it be written and were zapped in this batch. */
+		batch_commit(vm);
 	}
 	return sp;
 }

@@ -201,7 +201,7 @@ void mmu_set_regs(struct mmu_vcpu *vcpu, const struct mmu_regs *regs)
 		nested_set_guest(vcpu, regs);
 	} else {
 		context_set(vcpu, c, regs);
-		root_switch(vcpu);
+		root_switch(vcpu, ROOT_SYNC);
 		STAT(vcpu, mmu_reset);
 	}
 	pthread_mutex_unlock(&vm->lock);

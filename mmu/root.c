@@ -85,13 +85,32 @@ static void root_remember(struct mmu_vcpu *vcpu, struct mmu_context *c)
 	memset(&c->root, 0, sizeof(c->root));
 }
 
-void root_switch(struct mmu_vcpu *vcpu)
+void roots_flushed(struct mmu_context *c)
+{
+	for (unsigned i = 0; i < NR_PREV; i++)
+		c->prev[i].flushed = true;
+}
+
+/* With PCIDs: what the vCPU may have cached by this root, it may have cached with this PCID. */
+static void root_use(struct mmu_vcpu *vcpu, struct mmu_context *c, enum root_sync sync)
+{
+	struct vcpu_root *r = &c->root;
+
+	if (sync == ROOT_SYNC)
+		roots_flushed(c);
+	if (sync == ROOT_SYNC || r->flushed || (r->cr3 ^ c->cr3) & ~PAGE_MASK)
+		sync_root(vcpu->vm, r);
+	r->flushed = false;
+	r->cr3 = c->cr3;
+}
+
+void root_switch(struct mmu_vcpu *vcpu, enum root_sync sync)
 {
 	struct mmu_context *c = vcpu->mmu;
 	struct vcpu_root found = {0};
 
 	if (root_matches(vcpu->vm, c, &c->root)) {
-		sync_root(vcpu->vm, &c->root);
+		root_use(vcpu, c, sync);
 		return;
 	}
 	for (unsigned i = 0; i < NR_PREV; i++) {
@@ -105,8 +124,7 @@ void root_switch(struct mmu_vcpu *vcpu)
 	}
 	root_remember(vcpu, c);
 	c->root = found;
-	if (found.valid)
-		sync_root(vcpu->vm, &c->root);
+	root_use(vcpu, c, sync);
 	/* Due in any case: the processor's root has changed. */
 	__atomic_store_n(&vcpu->need_load, true, __ATOMIC_SEQ_CST);
 	batch_commit(vcpu->vm);
@@ -252,23 +270,21 @@ void mmu_unload(struct mmu_vcpu *vcpu)
 
 void mmu_new_cr3(struct mmu_vcpu *vcpu, uint64_t cr3, const uint64_t pdptr[4])
 {
+	enum root_sync sync = cr3 & BIT(63) ? ROOT_KEEP : ROOT_SYNC;
 	struct mmu_context *c = vcpu->walk_mmu;
 	struct mmu_vm *vm = vcpu->vm;
 
+	cr3 &= ~BIT(63);
 	STAT(vcpu, cr3_load);
 	vcpu->regs.cr3 = cr3;
 	if (pdptr)
 		memcpy(vcpu->regs.pdptr, pdptr, sizeof(vcpu->regs.pdptr));
-	if (vcpu->mmu->root_role.direct || c != vcpu->mmu) {
-		/* Only what the emulation's walks begin with. */
-		c->cr3 = cr3;
-		memcpy(c->pdptr, vcpu->regs.pdptr, sizeof(c->pdptr));
-		return;
-	}
 	pthread_mutex_lock(&vm->lock);
 	c->cr3 = cr3;
 	memcpy(c->pdptr, vcpu->regs.pdptr, sizeof(c->pdptr));
-	root_switch(vcpu);
+	/* Otherwise it is only what the emulation's walks begin with. */
+	if (!c->root_role.direct && c == vcpu->mmu)
+		root_switch(vcpu, sync);
 	pthread_mutex_unlock(&vm->lock);
 }
 
@@ -299,6 +315,7 @@ void mmu_invlpg(struct mmu_vcpu *vcpu, gva_t gva)
 	if (c->root_role.direct)
 		return;
 	pthread_mutex_lock(&vm->lock);
+	roots_flushed(c); /* globals, whatever the PCID */
 	sp = shadow_lookup(vm, c, gva, &i);
 	if (sp && sp->unsync)
 		sync_entry(vm, sp, i);
@@ -314,6 +331,7 @@ void mmu_flush_guest_tlb(struct mmu_vcpu *vcpu)
 	if (vcpu->mmu->root_role.direct)
 		return;
 	pthread_mutex_lock(&vm->lock);
+	roots_flushed(vcpu->mmu);
 	sync_root(vm, &vcpu->mmu->root);
 	batch_commit(vm);
 	pthread_mutex_unlock(&vm->lock);
@@ -321,13 +339,16 @@ void mmu_flush_guest_tlb(struct mmu_vcpu *vcpu)
 
 void mmu_invpcid(struct mmu_vcpu *vcpu, enum mmu_invpcid type, uint32_t pcid, gva_t gva)
 {
-	/* Cached roots are brought into step when they come into use: only the current one counts. */
-	bool current = (vcpu->walk_mmu->cr3 & 0xfff) == pcid;
+	struct mmu_context *c = vcpu->walk_mmu;
+	bool current = (c->cr3 & ~PAGE_MASK) == pcid;
 
-	if (type == MMU_INVPCID_ADDRESS) {
-		if (current)
-			mmu_invlpg(vcpu, gva);
-	} else if (type != MMU_INVPCID_SINGLE || current) {
+	if (type == MMU_INVPCID_ADDRESS && current) {
+		mmu_invlpg(vcpu, gva);
+	} else if (current || type == MMU_INVPCID_ALL || type == MMU_INVPCID_ALL_GLOBAL) {
 		mmu_flush_guest_tlb(vcpu);
+	} else {
+		pthread_mutex_lock(&vcpu->vm->lock);
+		roots_flushed(vcpu->mmu);
+		pthread_mutex_unlock(&vcpu->vm->lock);
 	}
 }

@@ -155,9 +155,16 @@ static int do_powerdown(void *data, struct api_error *err)
 	return vm_powerdown(((struct app *)data)->vm, err);
 }
 
+/* A vCPU that waits for a reader of the console must not hold up the end. */
+static int end_machine(struct app *app, enum vm_reason reason, struct api_error *err)
+{
+	console_unblock(app->console);
+	return vm_end(app->vm, reason, err);
+}
+
 static int do_end(void *data, enum vm_reason reason, struct api_error *err)
 {
-	return vm_end(((struct app *)data)->vm, reason, err);
+	return end_machine(data, reason, err);
 }
 
 static void do_query(void *data, struct vm_report *report)
@@ -216,7 +223,7 @@ struct options {
 static void usage(FILE *out)
 {
 	fputs("umbra-vm --config FILE [--stats FILE|-]\n"
-	      "umbra-vm --control FD --config-fd FD [--console-log FD] [--report FD]\n"
+	      "umbra-vm --control FD --config-fd FD [--console-log FD] [--report FD] [--name NAME]\n"
 	      "Run one machine: alone with its console on stdin and stdout, or for umbrad.\n"
 	      "See umbra-vm(8) for the exit statuses.\n",
 	      out);
@@ -242,6 +249,7 @@ static int parse(struct app *app, struct options *o, int argc, char **argv)
 		{"config-fd", required_argument, NULL, 'f'},
 		{"console-log", required_argument, NULL, 'l'},
 		{"report", required_argument, NULL, 'r'},
+		{"name", required_argument, NULL, 'n'},
 		{"stats", required_argument, NULL, 'S'},
 		{"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'V'},
@@ -256,6 +264,7 @@ static int parse(struct app *app, struct options *o, int argc, char **argv)
 		case 'f': bad |= parse_fd(optarg, &o->config_fd); break;
 		case 'l': bad |= parse_fd(optarg, &o->console_log); break;
 		case 'r': bad |= parse_fd(optarg, &o->report); break;
+		case 'n': break; /* for ps to show */
 		case 'S': app->stats_file = optarg; break;
 		case 'h': usage(stdout); return 1;
 		case 'V': printf("umbra-vm %s\n", UMBRA_VERSION); return 1;
@@ -301,45 +310,77 @@ static int console_start(struct app *app, const struct options *o)
 
 static void on_signal(evutil_socket_t sig, short what, void *data)
 {
-	struct app *app = data;
 	struct api_error err;
 
-	vm_end(app->vm, VM_REASON_STOPPED, &err);
+	end_machine(data, VM_REASON_STOPPED, &err);
+}
+
+/* No machine came to be: say so where umbrad looks, and on stderr. Returns the exit status. */
+static int refuse(const struct app *app, const struct api_error *err)
+{
+	struct vm_report report = {.state = VM_ENDED, .reason = VM_REASON_ENGINE};
+
+	snprintf(report.message, sizeof(report.message), "%.90s%s%.150s", err->field,
+		 *err->field ? ": " : "", err->text);
+	log_error("%s", report.message);
+	if (err->kind == API_KIND_BAD_IMAGE)
+		report.reason = VM_REASON_BAD_IMAGE;
+	if (app->report_fd >= 0)
+		vm_report_write(app->report_fd, &report);
+	switch (err->kind) {
+	case API_KIND_BAD_IMAGE:
+	case API_KIND_INTERNAL:
+	case API_KIND_LIMIT:
+	case API_KIND_NOT_SUPPORTED: return vm_report_status(&report);
+	default: return VM_STATUS_USAGE;
+	}
+}
+
+/* Alone it starts at once; a start that fails has ended the machine, and finish() told why. */
+static int begin(struct app *app, const struct options *o, struct api_error *err)
+{
+	int ret;
+
+	app->status = VM_STATUS_INTERNAL;
+	if (o->config) {
+		vm_start(app->vm, err);
+		return 0;
+	}
+	ret = vm_control_create(&app->control, app->base, o->control, &control_ops, app);
+	return ret ? api_error_set(err, API_KIND_INTERNAL, "control socket: %s", strerror(-ret)) : 0;
+}
+
+static void free_event(struct event *ev)
+{
+	if (ev)
+		event_free(ev);
 }
 
 static int run(struct app *app, const struct options *o)
 {
 	struct api_error err = {0};
 	struct event *term = NULL, *intr = NULL;
-	int ret;
 
-	ret = vm_create(&app->vm, app->base, &app->config.def, &app->config.files, &vm_ops, app, &err);
-	if (ret) {
-		log_error("%s", err.text);
-		return err.kind == API_KIND_INVALID_PARAMS ? VM_STATUS_USAGE : VM_STATUS_INTERNAL;
-	}
+	if (vm_create(&app->vm, app->base, &app->config.def, &app->config.files, &vm_ops, app, &err))
+		return refuse(app, &err);
 	term = evsignal_new(app->base, SIGTERM, on_signal, app);
 	intr = evsignal_new(app->base, SIGINT, on_signal, app);
 	if (!term || !intr || event_add(term, NULL) || (o->config && event_add(intr, NULL)))
-		return VM_STATUS_INTERNAL;
-	if (o->config) {
-		vm_start(app->vm, &err); /* a failure is the machine's end, told by finish() */
-	} else {
-		ret = vm_control_create(&app->control, app->base, o->control, &control_ops, app);
-		if (ret) {
-			log_error("control socket: %s", strerror(-ret));
-			return VM_STATUS_INTERNAL;
-		}
+		api_error_set(&err, API_KIND_INTERNAL, "signals cannot be watched");
+	else
+		begin(app, o, &err);
+	if (vm_state(app->vm) != VM_ENDED) {
+		if (err.kind)
+			app->status = refuse(app, &err);
+		else
+			event_base_dispatch(app->base);
 	}
-	app->status = VM_STATUS_INTERNAL;
-	if (vm_state(app->vm) != VM_ENDED)
-		event_base_dispatch(app->base);
 	console_unblock(app->console);
 	vm_control_destroy(app->control);
 	vm_destroy(app->vm);
 	app->vm = NULL;
-	event_free(term);
-	event_free(intr);
+	free_event(term);
+	free_event(intr);
 	return app->status;
 }
 
@@ -354,11 +395,9 @@ int main(int argc, char **argv)
 		return ret - 1;
 	log_setup("umbra-vm", LOG_LEVEL_INFO, false);
 	signal(SIGPIPE, SIG_IGN);
-	if (read_config(&app, &o, &err)) {
-		log_error("%s%s%s", err.field, *err.field ? ": " : "", err.text);
-		return err.kind == API_KIND_BAD_IMAGE ? VM_STATUS_BAD_IMAGE : VM_STATUS_USAGE;
-	}
 	app.report_fd = o.report;
+	if (read_config(&app, &o, &err))
+		return refuse(&app, &err);
 	evthread_use_pthreads();
 	app.base = event_base_new();
 	if (!app.base || (ret = console_start(&app, &o))) {

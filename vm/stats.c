@@ -109,6 +109,7 @@ static void add_hashes(struct vm *vm, struct json_object *stats)
 		EVP_DigestUpdate(md, &s.cr3, sizeof(s.cr3));
 		EVP_DigestUpdate(md, &s.cr4, sizeof(s.cr4));
 		EVP_DigestUpdate(md, &s.fx, sizeof(s.fx));
+		EVP_DigestUpdate(md, s.ymmh, sizeof(s.ymmh));
 	}
 	sha_hex(md, text);
 	json_object_object_add(stats, "registers_sha256", json_object_new_string(text));
@@ -216,25 +217,71 @@ static struct json_object *registers_json(const struct cpu_state *s)
 	return o;
 }
 
-#define CRASH_INSTRUCTIONS 16
+#define TRAIL		64 /* of what the processor remembers */
+#define SHOWN		16
+#define BLOCK_INSNS_MAX 64
 
-static struct json_object *instructions_json(struct vm *vm, struct vcpu *v)
+/* The trail's instructions, of which the last SHOWN are kept. */
+struct trail {
+	struct vm *vm;
+	struct vcpu *v;
+	uint64_t base; /* of CS */
+	char line[SHOWN][160];
+	unsigned n;
+};
+
+/* Returns the next one's address, or 0 when this one leads elsewhere or cannot be read. */
+static uint64_t trail_add(struct trail *t, uint64_t rip)
 {
-	struct json_object *a = json_object_new_array();
-	uint64_t rip[CRASH_INSTRUCTIONS];
-	unsigned n = vm->engine->vcpu_history(v->engine, rip, CRASH_INSTRUCTIONS);
+	/* What a block ends with: it is known by name, as the disassembler writes it. */
+	static const char *const ends[] = {"j",	  "call", "ret", "loop", "int",
+					   "iret", "sys",  "hlt", "ud"};
+	const struct engine_ops *engine = t->vm->engine;
+	char text[128];
+	uint8_t bytes[15];
+	unsigned len = engine->vcpu_peek(t->v->engine, t->base + rip, bytes, sizeof(bytes));
+
+	if (!len)
+		strcpy(text, "(not readable)");
+	else if (!(len = engine->vcpu_disassemble(t->v->engine, bytes, len, rip, text, sizeof(text))))
+		strcpy(text, "(no instruction)");
+	snprintf(t->line[t->n++ % SHOWN], sizeof(t->line[0]), "%016" PRIx64 "  %s", rip, text);
+	for (unsigned k = 0; k < ARRAY_SIZE(ends); k++)
+		if (!strncmp(text, ends[k], strlen(ends[k])))
+			return 0;
+	return len ? rip + len : 0;
+}
+
+/*
+ * The processor remembers where blocks were entered and where instructions faulted; what lies
+ * between is read from memory. @end is the instruction pointer: it was carried out (or tried) when
+ * @tried. Blocks that were chained to one another are one entry: of those only the first is shown.
+ */
+static void trail_follow(struct trail *t, uint64_t end, bool tried)
+{
+	uint64_t rip[TRAIL];
+	unsigned n = t->vm->engine->vcpu_history(t->v->engine, rip, TRAIL);
 
 	for (unsigned k = 0; k < n; k++) {
-		uint8_t bytes[15];
-		char text[128] = "(not readable)", line[160];
-		unsigned len = vm->engine->vcpu_peek(v->engine, rip[k], bytes, sizeof(bytes));
+		uint64_t next = k + 1 < n ? rip[k + 1] : end, at = rip[k];
 
-		if (len)
-			vm->engine->vcpu_disassemble(v->engine, bytes, len, rip[k], text,
-						     sizeof(text));
-		snprintf(line, sizeof(line), "%016" PRIx64 "  %s", rip[k], text);
-		json_object_array_add(a, json_object_new_string(line));
+		if (at == next)
+			continue;
+		for (unsigned i = 0; i < BLOCK_INSNS_MAX && at && (i == 0 || at != next); i++)
+			at = trail_add(t, at);
 	}
+	if (tried)
+		trail_add(t, end);
+}
+
+static struct json_object *instructions_json(struct vm *vm, struct vcpu *v, const struct cpu_state *s)
+{
+	struct json_object *a = json_object_new_array();
+	struct trail t = {.vm = vm, .v = v, .base = s->seg[X86_CS].base};
+
+	trail_follow(&t, s->rip, vm->reason == VM_REASON_CRASH || vm->reason == VM_REASON_ENGINE);
+	for (unsigned k = t.n > SHOWN ? t.n - SHOWN : 0; k < t.n; k++)
+		json_object_array_add(a, json_object_new_string(t.line[k % SHOWN]));
 	return a;
 }
 
@@ -247,6 +294,6 @@ struct json_object *vm_crash_detail(struct vm *vm, unsigned vcpu)
 	vm->engine->vcpu_get_state(v->engine, &s);
 	json_object_object_add(o, "vcpu", json_object_new_int((int)vcpu));
 	json_object_object_add(o, "registers", registers_json(&s));
-	json_object_object_add(o, "instructions", instructions_json(vm, v));
+	json_object_object_add(o, "instructions", instructions_json(vm, v, &s));
 	return o;
 }

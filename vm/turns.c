@@ -149,30 +149,20 @@ static void *turns_thread(void *arg)
 			if (!vm->engine->vcpu_runnable(v->engine))
 				continue;
 			ran = true;
-			if (!take_turn(vm, v)) {
-				pthread_mutex_lock(&v->lock);
-				while (v->wish == VCPU_RUN)
-					pthread_cond_wait(&v->cond, &v->lock);
-				pthread_mutex_unlock(&v->lock);
-			}
+			if (!take_turn(vm, v) || vm_stop_requested(vm))
+				break;
 			if (source_deadline(vm) <= vm->virt_ns)
 				clock_run(&vm->clock);
-			if (__atomic_load_n(&vm->end_requested, __ATOMIC_SEQ_CST))
-				break;
 		}
-		if (!ran) {
-			if (!any_can_wake(vm))
-				vm_request_end(vm, VM_REASON_HALTED, 0, 0,
-					       "every vCPU has halted with interrupts off");
+		if (!ran && !any_can_wake(vm))
+			vm_request_end(vm, VM_REASON_HALTED, 0, 0,
+				       "every vCPU has halted with interrupts off");
+		if (vm_stop_requested(vm)) {
+			vcpu_await_wish(&vm->vcpus[0]);
+		} else if (!ran) {
 			idle(vm);
 			if (source_deadline(vm) <= vm->virt_ns)
 				clock_run(&vm->clock);
-		}
-		if (__atomic_load_n(&vm->end_requested, __ATOMIC_SEQ_CST)) {
-			pthread_mutex_lock(&vm->vcpus[0].lock);
-			while (vm->vcpus[0].wish == VCPU_RUN)
-				pthread_cond_wait(&vm->vcpus[0].cond, &vm->vcpus[0].lock);
-			pthread_mutex_unlock(&vm->vcpus[0].lock);
 		}
 	}
 	return NULL;

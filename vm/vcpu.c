@@ -75,6 +75,14 @@ static bool obey(struct vcpu *v)
 	return go_on;
 }
 
+void vcpu_await_wish(struct vcpu *v)
+{
+	pthread_mutex_lock(&v->lock);
+	while (v->wish == VCPU_RUN)
+		pthread_cond_wait(&v->cond, &v->lock);
+	pthread_mutex_unlock(&v->lock);
+}
+
 static void vcpu_ended(struct vcpu *v, enum engine_exit exit)
 {
 	struct vm *vm = v->vm;
@@ -85,11 +93,7 @@ static void vcpu_ended(struct vcpu *v, enum engine_exit exit)
 	else if (exit == ENGINE_EXIT_ERROR)
 		vm_request_end(vm, VM_REASON_ENGINE, 0, v->index, "vCPU %u: %s", v->index,
 			       vm->engine->vcpu_error(v->engine));
-	/* The end was requested: the loop's thread says when to go. */
-	pthread_mutex_lock(&v->lock);
-	while (v->wish == VCPU_RUN)
-		pthread_cond_wait(&v->cond, &v->lock);
-	pthread_mutex_unlock(&v->lock);
+	vcpu_await_wish(v);
 }
 
 static void *vcpu_thread(void *arg)
@@ -99,10 +103,12 @@ static void *vcpu_thread(void *arg)
 	while (obey(v)) {
 		enum engine_exit exit = v->vm->engine->vcpu_run(v->engine, ~0ull);
 
-		if (exit == ENGINE_EXIT_HALT)
-			vcpu_sleep(v);
-		else if (exit == ENGINE_EXIT_SHUTDOWN || exit == ENGINE_EXIT_ERROR)
+		if (exit == ENGINE_EXIT_SHUTDOWN || exit == ENGINE_EXIT_ERROR)
 			vcpu_ended(v, exit);
+		else if (vm_stop_requested(v->vm))
+			vcpu_await_wish(v);
+		else if (exit == ENGINE_EXIT_HALT)
+			vcpu_sleep(v);
 	}
 	return NULL;
 }
@@ -271,6 +277,12 @@ static int host_msr_write(void *priv, unsigned vcpu, uint32_t index, uint64_t va
 	return lapic_owns_msr(index) ? lapic_msr_write(lapic_of(priv, vcpu), index, value) : 1;
 }
 
+static void host_tsc_offset(void *priv, unsigned vcpu, uint64_t offset)
+{
+	turns_sync(priv);
+	lapic_set_tsc_offset(lapic_of(priv, vcpu), offset);
+}
+
 static void host_init(void *priv, unsigned vcpu)
 {
 	lapic_reset(lapic_of(priv, vcpu), LAPIC_RESET_INIT);
@@ -293,6 +305,7 @@ const struct engine_host vm_engine_host = {
 	.irq_ack = host_irq_ack,
 	.msr_read = host_msr_read,
 	.msr_write = host_msr_write,
+	.tsc_offset = host_tsc_offset,
 	.init = host_init,
 	.cr8_read = host_cr8_read,
 	.cr8_write = host_cr8_write,

@@ -36,12 +36,27 @@ static void wake_loop(struct vm *vm)
 		return; /* it is full: the loop will wake anyhow */
 }
 
+static void stop_guest(struct vm *vm)
+{
+	for (unsigned k = 0; vm->vcpus && k < vm->cpus; k++)
+		vm->engine->vcpu_kick(vm->vcpus[k].engine);
+	wake_loop(vm);
+}
+
+bool vm_stop_requested(struct vm *vm)
+{
+	return __atomic_load_n(&vm->end_requested, __ATOMIC_SEQ_CST) ||
+	       __atomic_load_n(&vm->reset_requested, __ATOMIC_SEQ_CST);
+}
+
 void vm_request_end(struct vm *vm, enum vm_reason reason, int code, unsigned vcpu, const char *fmt, ...)
 {
 	va_list ap;
 
 	pthread_mutex_lock(&vm->end_lock);
-	if (!vm->end_requested) {
+	/* Amid a reset, what the vCPUs come to does not count any more. */
+	if (!vm->end_requested && !(vm->reset_requested && (reason == VM_REASON_HALTED ||
+							    reason == VM_REASON_CRASH))) {
 		vm->reason = reason;
 		vm->code = code;
 		vm->end_vcpu = vcpu;
@@ -51,9 +66,7 @@ void vm_request_end(struct vm *vm, enum vm_reason reason, int code, unsigned vcp
 		__atomic_store_n(&vm->end_requested, true, __ATOMIC_SEQ_CST);
 	}
 	pthread_mutex_unlock(&vm->end_lock);
-	for (unsigned k = 0; vm->vcpus && k < vm->cpus; k++)
-		vm->engine->vcpu_kick(vm->vcpus[k].engine);
-	wake_loop(vm);
+	stop_guest(vm);
 }
 
 void vm_request_reset(struct vm *vm)
@@ -63,9 +76,9 @@ void vm_request_reset(struct vm *vm)
 		return;
 	}
 	pthread_mutex_lock(&vm->end_lock);
-	vm->reset_requested = true;
+	__atomic_store_n(&vm->reset_requested, true, __ATOMIC_SEQ_CST);
 	pthread_mutex_unlock(&vm->end_lock);
-	wake_loop(vm);
+	stop_guest(vm);
 }
 
 static void machine_poweroff(void *opaque)
@@ -197,6 +210,7 @@ static int engine_create(struct vm *vm, uint64_t tsc_hz, struct api_error *err)
 		.host = &vm_engine_host,
 		.host_priv = vm,
 	};
+	const char *bad;
 	int ret;
 
 	if (vm->def->engine == MACHINE_ENGINE_KVM)
@@ -204,6 +218,9 @@ static int engine_create(struct vm *vm, uint64_t tsc_hz, struct api_error *err)
 				     "engine \"kvm\" is not built into this version; use \"soft\"");
 	vm->engine = &engine_soft;
 	engine_cpu_model_init(&vm->model, vm->cpus, tsc_hz);
+	if (vm->def->cpu && engine_cpu_model_mask(&vm->model, vm->def->cpu, &bad))
+		return api_error_field(err, "cpu", "unknown processor feature \"%.*s\"",
+				       (int)MIN(strcspn(bad, ","), (size_t)64), bad);
 	ret = vm->engine->create(&config, &vm->engine_vm);
 	if (!ret) {
 		vm->mmu = vm->engine->mmu(vm->engine_vm);
@@ -408,10 +425,14 @@ static void end(struct vm *vm)
 	set_state(vm, VM_ENDED);
 }
 
+/* The vCPUs are held. */
 static int restart(struct vm *vm, struct api_error *err)
 {
 	int ret;
 
+	pthread_mutex_lock(&vm->end_lock);
+	__atomic_store_n(&vm->reset_requested, false, __ATOMIC_SEQ_CST);
+	pthread_mutex_unlock(&vm->end_lock);
 	board_reset(vm->board);
 	for (unsigned k = 0; k < vm->cpus; k++)
 		vm->engine->vcpu_reset(vm->vcpus[k].engine);
@@ -424,25 +445,20 @@ static int restart(struct vm *vm, struct api_error *err)
 static void on_wake(evutil_socket_t fd, short what, void *data)
 {
 	struct vm *vm = data;
-	struct api_error err = {0};
-	bool reset;
+	struct api_error err;
+	bool ended, reset;
 	uint64_t n;
 
 	if (read(fd, &n, sizeof(n)) < 0)
 		return;
 	pthread_mutex_lock(&vm->end_lock);
+	ended = vm->end_requested;
 	reset = vm->reset_requested;
-	vm->reset_requested = false;
 	pthread_mutex_unlock(&vm->end_lock);
-	if (vm->end_requested) {
+	if (ended)
 		end(vm);
-	} else if (reset && (vm->state == VM_RUNNING || vm->state == VM_STOPPING)) {
-		halt(vm);
-		if (restart(vm, &err) == 0) {
-			vm->state = VM_RUNNING;
-			go(vm);
-		}
-	}
+	else if (reset && vm->state != VM_CREATED)
+		vm_reset(vm, &err);
 }
 
 static void on_timeout(evutil_socket_t fd, short what, void *data)
@@ -465,8 +481,12 @@ int vm_start(struct vm *vm, struct api_error *err)
 		return ret;
 	}
 	ret = vcpus_start(vm);
-	if (ret)
-		return api_error_set(err, API_KIND_INTERNAL, "vCPU thread: %s", strerror(-ret));
+	if (ret) {
+		api_error_set(err, API_KIND_INTERNAL, "vCPU thread: %s", strerror(-ret));
+		vm_request_end(vm, VM_REASON_ENGINE, 0, 0, "%s", err->text);
+		end(vm);
+		return ret;
+	}
 	if (vm->def->timeout > 0) {
 		struct timeval tv = {.tv_sec = (time_t)vm->def->timeout};
 

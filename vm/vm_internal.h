@@ -71,7 +71,7 @@ struct vm {
 	enum vm_state state;
 	uint64_t started_ns, ran_ns; /* host time */
 	pthread_mutex_t end_lock;
-	/* Under end_lock: the first request counts. */
+	/* Under end_lock, where the first request counts; atomic for who only asks. */
 	bool end_requested, reset_requested;
 	enum vm_reason reason;
 	int code;
@@ -89,6 +89,8 @@ int vcpus_start(struct vm *vm);
 void vcpus_hold(struct vm *vm);
 void vcpus_release(struct vm *vm);
 void vcpu_notify(struct vcpu *v);
+/* On the vCPU's thread: until it is asked for something else than running. */
+void vcpu_await_wish(struct vcpu *v);
 extern const struct engine_host vm_engine_host;
 extern const struct lapic_ops vm_lapic_ops;
 
@@ -103,6 +105,8 @@ extern const struct clock_ops turns_clock_ops;
 void vm_request_end(struct vm *vm, enum vm_reason reason, int code, unsigned vcpu, const char *fmt,
 		    ...) __attribute__((format(printf, 5, 6)));
 void vm_request_reset(struct vm *vm);
+/* An end or a reset was requested: no instruction of the guest's is to follow. */
+bool vm_stop_requested(struct vm *vm);
 bool vm_all_stuck(struct vm *vm);
 
 /* load.c */

@@ -24,7 +24,7 @@ _vmctl()
 		;;
 	--on-reset) mapfile -t COMPREPLY < <(compgen -W "end restart" -- "$cur"); return ;;
 	--log) mapfile -t COMPREPLY < <(compgen -W "console vm" -- "$cur"); return ;;
-	--memory | --cpus | --cmdline | --name | --timeout) return ;;
+	--memory | --cpus | --cpu | --cmdline | --name | --timeout) return ;;
 	help) mapfile -t COMPREPLY < <(compgen -W "$(vmctl __complete 2>/dev/null)" -- "$cur"); return ;;
 	esac
 	mapfile -t COMPREPLY < <(compgen -W "$(vmctl __complete "${COMP_WORDS[1]}" 2>/dev/null)" -- "$cur")

@@ -26,8 +26,14 @@ static enum cpu_mem_result translate(struct engine_vcpu *v, gva_t gva, unsigned 
 				     struct cpu_fault *fault)
 {
 	struct mmu_walk_result walk;
-	int ret = mmu_gva_to_gpa(v->mmu, gva, mmu_access(v, access), &walk);
+	int ret;
 
+	/* A task switch loads CR3 before it reads the new task's descriptors. */
+	if (unlikely(cpu_state(v->cpu)->cr3 != v->mmu_cr3)) {
+		v->mmu_cr3 = cpu_state(v->cpu)->cr3;
+		soft_new_cr3(v);
+	}
+	ret = mmu_gva_to_gpa(v->mmu, gva, mmu_access(v, access), &walk);
 	if (ret < 0) {
 		soft_fail(v, "translating %#llx: %s", (unsigned long long)gva, strerror(-ret));
 		return CPU_MEM_STOP;
@@ -163,10 +169,16 @@ static const struct cpu_mem_ops ops = {
 
 enum soft_next soft_emulate(struct engine_vcpu *v)
 {
+	enum cpu_emulate_result result;
+
 	v->stats.emulated++;
 	v->error[0] = 0;
 	soft_sync_mmu(v);
-	switch (cpu_emulate(v->cpu, &ops, v)) {
+	v->mmu_cr3 = cpu_state(v->cpu)->cr3;
+	result = cpu_emulate(v->cpu, &ops, v);
+	if (cpu_state(v->cpu)->cr3 != v->mmu_cr3)
+		soft_new_cr3(v);
+	switch (result) {
 	case CPU_EMULATE_DONE:
 		/* MOV to CR and the like left instead; but an emulated write may have been to a table. */
 		return SOFT_RESUME;

@@ -2,6 +2,7 @@
 /* What to do after an exit: one handler a reason, from a table. */
 #include "engine/soft/soft_internal.h"
 
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -56,6 +57,9 @@ void soft_set_controls(struct engine_vcpu *v)
 	ctl->vpid = 1;
 	ctl->msr_bitmap = v->msr_bitmap;
 	memset(v->msr_bitmap, 0, PAGE_SIZE);
+	/* Writes that move the TSC: the local APIC's deadline goes with it. */
+	v->msr_bitmap[2048 + X86_MSR_TSC / 8] |= 1u << X86_MSR_TSC % 8;
+	v->msr_bitmap[2048 + X86_MSR_TSC_ADJUST / 8] |= 1u << X86_MSR_TSC_ADJUST % 8;
 	if (ctl->paging == CPU_PAGING_SHADOW) {
 		uint32_t efer = X86_MSR_EFER & 0x1fff;
 
@@ -96,12 +100,46 @@ static enum soft_next finish(struct engine_vcpu *v, int vector)
 
 /* ---- memory ------------------------------------------------------------------------------------ */
 
+/*
+ * The instruction is to be tried again. Should the same fault come over and over though nothing was wrong,
+ * or what was made is gone at once each time, MMU and processor do not agree: an error of ours, which
+ * must not look like a guest that hangs. An instruction has several pages, so two addresses are
+ * remembered: a long REP MOVS goes on to others.
+ */
+#define AGAIN_SPURIOUS 100
+#define AGAIN_MAX      100000
+
+static enum soft_next retry(struct engine_vcpu *v, const struct mmu_fault *f)
+{
+	const struct cpu_state *s = cpu_state(v->cpu);
+	uint64_t icount = cpu_icount(v->cpu);
+
+	if (v->again.icount != icount || v->again.rip != s->rip ||
+	    (v->again.addr[0] != f->addr && v->again.addr[1] != f->addr)) {
+		v->again.icount = icount;
+		v->again.rip = s->rip;
+		v->again.weight = 0;
+	}
+	if (v->again.addr[0] != f->addr) {
+		v->again.addr[1] = v->again.addr[0];
+		v->again.addr[0] = f->addr;
+	}
+	v->again.weight += f->fixed ? 1 : AGAIN_SPURIOUS;
+	if (v->again.weight < AGAIN_MAX)
+		return SOFT_RESUME;
+	return soft_fail(v, "no progress at %#llx: the fault at %#llx (access %#x) comes again and again",
+			 (unsigned long long)s->rip, (unsigned long long)f->addr, f->access);
+}
+
 static enum soft_next mmu_result(struct engine_vcpu *v, const struct mmu_fault *f, int ret)
 {
 	switch (ret) {
-	case MMU_RETRY:
+	case MMU_RETRY: return retry(v, f);
 	case MMU_WAIT:
-	case MMU_RING_FULL: return SOFT_RESUME;
+	case MMU_RING_FULL:
+		/* Another thread's turn; requests are looked at before the vCPU asks again. */
+		sched_yield();
+		return SOFT_RESUME;
 	case MMU_EMULATE:
 	case MMU_MMIO: return soft_emulate(v);
 	case MMU_INJECT:
@@ -119,8 +157,9 @@ static enum soft_next mmu_result(struct engine_vcpu *v, const struct mmu_fault *
 			 (unsigned long long)f->addr, ret);
 }
 
-static uint32_t access_of_error(const struct engine_vcpu *v, uint32_t error)
+static uint32_t access_of_error(const struct engine_vcpu *v, const struct cpu_exit *e)
 {
+	uint32_t error = e->exception.error;
 	uint32_t access = 0;
 
 	if (error & X86_PF_W)
@@ -129,7 +168,7 @@ static uint32_t access_of_error(const struct engine_vcpu *v, uint32_t error)
 		access |= MMU_ACC_FETCH;
 	if (error & X86_PF_U)
 		access |= MMU_ACC_USER;
-	else if (cpu_cpl(v->cpu) == 3)
+	else if (e->exception.implicit)
 		access |= MMU_ACC_IMPLICIT;
 	else if (cpu_state(v->cpu)->rflags & X86_FLAG_AC)
 		access |= MMU_ACC_AC;
@@ -142,7 +181,7 @@ static enum soft_next exit_exception(struct engine_vcpu *v, const struct cpu_exi
 	struct mmu_fault f = {
 		.addr = e->exception.payload,
 		.gva = e->exception.payload,
-		.access = access_of_error(v, error),
+		.access = access_of_error(v, e),
 		.flags = MMU_PF_GVA_VALID | (error & X86_PF_P ? MMU_PF_PRESENT : 0) |
 			 (error & X86_PF_RSVD ? MMU_PF_RSVD : 0),
 	};
@@ -234,6 +273,8 @@ static enum soft_next exit_msr_write(struct engine_vcpu *v, const struct cpu_exi
 			      : 0;
 	else if (ret == 0 && e->msr.index == X86_MSR_EFER)
 		registers_changed(v);
+	else if (ret == 0 && (e->msr.index == X86_MSR_TSC || e->msr.index == X86_MSR_TSC_ADJUST))
+		config->host->tsc_offset(config->host_priv, v->id, cpu_state(v->cpu)->tsc_adjust);
 	return finish(v, ret);
 }
 
@@ -241,58 +282,81 @@ static enum soft_next exit_msr_write(struct engine_vcpu *v, const struct cpu_exi
  * PAE paging: the four PDPTEs are read when CR3 is loaded, or paging comes on. Under shadow the
  * processor leaves that to us.
  */
-static int load_pdptrs(struct engine_vcpu *v, uint64_t cr0, uint64_t cr3, uint64_t cr4)
+static int load_pdptrs(struct engine_vcpu *v, uint64_t cr0, uint64_t cr3, uint64_t cr4,
+		       uint64_t pdptr[4])
 {
-	struct cpu_state *s = cpu_state(v->cpu);
+	const struct cpu_state *s = cpu_state(v->cpu);
 	struct mmu_regs regs = {
 		.cr0 = cr0, .cr3 = cr3, .cr4 = cr4, .efer = s->efer,
 		.maxphyaddr = v->vm->config.model->maxphyaddr};
 
+	memmove(pdptr, s->pdptr, sizeof(s->pdptr));
 	if (!(cr0 & X86_CR0_PG) || !(cr4 & X86_CR4_PAE) || (s->efer & X86_EFER_LME))
 		return 0;
-	return mmu_read_pdptrs(v->mmu, &regs, cr3, s->pdptr) ? X86_VEC_GP : 0;
+	return mmu_read_pdptrs(v->mmu, &regs, cr3, pdptr) ? X86_VEC_GP : 0;
 }
 
 static int write_cr3(struct engine_vcpu *v, uint64_t value)
 {
 	struct cpu_state *s = cpu_state(v->cpu);
-	int ret = load_pdptrs(v, s->cr0, value & ~X86_CR3_NOFLUSH, s->cr4);
+	uint64_t pdptr[4];
+	int ret = load_pdptrs(v, s->cr0, value & ~X86_CR3_NOFLUSH, s->cr4, pdptr);
 
 	if (!ret)
 		ret = cpu_set_cr3(v->cpu, value);
 	if (ret)
 		return ret;
+	memcpy(s->pdptr, pdptr, sizeof(s->pdptr));
+	mmu_new_cr3(v->mmu, s->cr3 & ~X86_CR3_NOFLUSH, s->pdptr);
 	soft_sync_mmu(v);
-	mmu_new_cr3(v->mmu, s->cr3 & ~X86_CR3_NOFLUSH, s->efer & X86_EFER_LMA ? NULL : s->pdptr);
 	cpu_state_changed(v->cpu);
 	return 0;
 }
 
+/* A task switch that is being emulated loaded CR3; its PDPTEs are still to be read. */
+void soft_new_cr3(struct engine_vcpu *v)
+{
+	struct cpu_state *s = cpu_state(v->cpu);
+
+	if (load_pdptrs(v, s->cr0, s->cr3, s->cr4, s->pdptr))
+		memset(s->pdptr, 0, sizeof(s->pdptr));
+	mmu_new_cr3(v->mmu, s->cr3, s->pdptr);
+	soft_sync_mmu(v);
+}
+
 #define CR0_PDPTR_BITS (X86_CR0_PG | X86_CR0_CD | X86_CR0_NW)
 #define CR4_PDPTR_BITS (X86_CR4_PAE | X86_CR4_PGE | X86_CR4_PSE | X86_CR4_SMEP)
+/* A change of these drops the guest's TLB (SDM 3A 4.10.4.1). */
+#define CR4_FLUSH_BITS                                                                             \
+	(X86_CR4_PGE | X86_CR4_PCIDE | X86_CR4_SMEP | X86_CR4_PAE | X86_CR4_PSE | X86_CR4_LA57)
 
 static enum soft_next write_cr(struct engine_vcpu *v, const struct cpu_exit *e)
 {
 	const struct engine_config *config = &v->vm->config;
 	struct cpu_state *s = cpu_state(v->cpu);
-	uint64_t old, value = e->cr.value;
+	uint64_t pdptr[4], changed, value = e->cr.value;
+	bool flush = false;
 	int ret;
 
 	switch (e->cr.num) {
 	case 0:
-		old = s->cr0;
-		ret = (old ^ value) & CR0_PDPTR_BITS ? load_pdptrs(v, value, s->cr3, s->cr4) : 0;
+		changed = s->cr0 ^ value;
+		ret = changed & CR0_PDPTR_BITS ? load_pdptrs(v, value, s->cr3, s->cr4, pdptr) : 0;
 		if (!ret)
 			ret = cpu_set_cr0(v->cpu, value);
+		if (!ret && changed & CR0_PDPTR_BITS)
+			memcpy(s->pdptr, pdptr, sizeof(pdptr));
+		flush = changed & X86_CR0_PG;
 		break;
 	case 3: return finish(v, write_cr3(v, value));
 	case 4:
-		old = s->cr4;
-		ret = (old ^ value) & CR4_PDPTR_BITS ? load_pdptrs(v, s->cr0, s->cr3, value) : 0;
+		changed = s->cr4 ^ value;
+		ret = changed & CR4_PDPTR_BITS ? load_pdptrs(v, s->cr0, s->cr3, value, pdptr) : 0;
 		if (!ret)
 			ret = cpu_set_cr4(v->cpu, value);
-		if (!ret && ((old ^ value) & (X86_CR4_PGE | X86_CR4_PCIDE | X86_CR4_SMEP)))
-			mmu_flush_guest_tlb(v->mmu);
+		if (!ret && changed & CR4_PDPTR_BITS)
+			memcpy(s->pdptr, pdptr, sizeof(pdptr));
+		flush = changed & CR4_FLUSH_BITS;
 		break;
 	case 8:
 		ret = cpu_set_cr8(v->cpu, value);
@@ -301,8 +365,11 @@ static enum soft_next write_cr(struct engine_vcpu *v, const struct cpu_exit *e)
 		return finish(v, ret);
 	default: return soft_fail(v, "write to CR%u left", e->cr.num);
 	}
-	if (!ret)
+	if (!ret) {
 		registers_changed(v);
+		if (flush)
+			mmu_flush_guest_tlb(v->mmu);
+	}
 	return finish(v, ret);
 }
 
@@ -334,8 +401,28 @@ static enum soft_next exit_invlpg(struct engine_vcpu *v, const struct cpu_exit *
 	return SOFT_RESUME;
 }
 
+static bool invpcid_ok(const struct engine_vcpu *v, uint64_t type, uint64_t pcid, gva_t gva)
+{
+	const struct cpu_state *s = cpu_state(v->cpu);
+	unsigned unused = s->cr4 & X86_CR4_LA57 ? 64 - 57 : 64 - 48;
+
+	switch (type) {
+	case MMU_INVPCID_ADDRESS:
+		if ((uint64_t)((int64_t)(gva << unused) >> unused) != gva)
+			return false;
+		/* fall through */
+	case MMU_INVPCID_SINGLE:
+		return !(pcid >> 12) && (!pcid || s->cr4 & X86_CR4_PCIDE);
+	case MMU_INVPCID_ALL_GLOBAL:
+	case MMU_INVPCID_ALL: return !(pcid >> 12);
+	default: return false;
+	}
+}
+
 static enum soft_next exit_invpcid(struct engine_vcpu *v, const struct cpu_exit *e)
 {
+	if (!invpcid_ok(v, e->invpcid.type, e->invpcid.pcid, e->invpcid.gva))
+		return finish(v, X86_VEC_GP);
 	soft_sync_mmu(v);
 	mmu_invpcid(v->mmu, (enum mmu_invpcid)e->invpcid.type, (uint32_t)e->invpcid.pcid,
 		    e->invpcid.gva);
@@ -345,6 +432,12 @@ static enum soft_next exit_invpcid(struct engine_vcpu *v, const struct cpu_exit 
 		cpu_tlb_flush_all(v->cpu);
 	cpu_skip(v->cpu);
 	return SOFT_RESUME;
+}
+
+/* Under shadow, a switch that loads CR3: carried out as one instruction, or event. */
+static enum soft_next exit_task_switch(struct engine_vcpu *v, const struct cpu_exit *e)
+{
+	return soft_emulate(v);
 }
 
 static enum soft_next exit_hlt(struct engine_vcpu *v, const struct cpu_exit *e)
@@ -399,6 +492,7 @@ static const exit_fn handlers[CPU_EXIT_REASONS] = {
 	[CPU_EXIT_CR_ACCESS] = exit_cr,
 	[CPU_EXIT_INVLPG] = exit_invlpg,
 	[CPU_EXIT_INVPCID] = exit_invpcid,
+	[CPU_EXIT_TASK_SWITCH] = exit_task_switch,
 	[CPU_EXIT_WBINVD] = exit_skip,
 	[CPU_EXIT_PAUSE] = exit_skip,
 	[CPU_EXIT_VMCALL] = exit_ud,

@@ -221,7 +221,7 @@ static bool must_sleep(struct engine_vcpu *v)
 
 	if (s->activity == CPU_WAIT_FOR_SIPI)
 		return true;
-	if (s->activity != CPU_HALTED || s->event.valid || v->nmi_pending)
+	if (s->activity != CPU_HALTED || s->event.valid || s->pending_dbg || v->nmi_pending)
 		return false;
 	return !(s->rflags & X86_FLAG_IF) ||
 	       config->host->irq_pending(config->host_priv, v->id) < 0;
@@ -262,6 +262,10 @@ enum engine_exit soft_vcpu_run(struct engine_vcpu *v, uint64_t budget)
 		inject(v);
 		if (mmu_needs_load(v->mmu) || !v->root_valid) {
 			ret = load_root(v);
+			if (ret == MMU_RING_FULL) {
+				sched_yield();
+				continue;
+			}
 			if (ret) {
 				soft_fail(v, "no page table could be built: %s", strerror(-ret));
 				return ENGINE_EXIT_ERROR;

@@ -153,7 +153,7 @@ static bool soft_vcpu_runnable(struct engine_vcpu *v)
 		return true;
 	if (s->activity != CPU_HALTED)
 		return s->activity == CPU_ACTIVE;
-	return s->event.valid || v->nmi_pending ||
+	return s->event.valid || s->pending_dbg || v->nmi_pending ||
 	       ((s->rflags & X86_FLAG_IF) &&
 		config->host->irq_pending(config->host_priv, v->id) >= 0);
 }
@@ -187,7 +187,8 @@ static void soft_vcpu_set_tsc(struct engine_vcpu *v, uint64_t tsc)
 {
 	bool counts = v->vm->config.clock == ENGINE_CLOCK_INSTRUCTIONS;
 
-	cpu_controls(v->cpu)->tsc_offset = tsc - (counts ? cpu_icount(v->cpu) : __rdtsc());
+	cpu_controls(v->cpu)->tsc_offset =
+		tsc + cpu_state(v->cpu)->tsc_adjust - (counts ? cpu_icount(v->cpu) : __rdtsc());
 }
 
 static uint64_t soft_vcpu_get_tsc(struct engine_vcpu *v)

@@ -41,10 +41,15 @@ struct engine_vcpu {
 	} flush[SOFT_FLUSH_QUEUE];
 	unsigned flush_count;
 
-	struct cpu_mem_ops *mem_ops;
 	struct mmu_root root;
 	bool root_valid;
-	uint64_t tsc_base;
+	uint64_t mmu_cr3; /* the one that the MMU was told of, inside soft_emulate() */
+
+	/* The last two faults that the MMU said to try again, see soft_no_progress(). */
+	struct {
+		uint64_t icount, rip, addr[2];
+		unsigned weight;
+	} again;
 	char error[160];
 	struct engine_vcpu_stats stats;
 	uint8_t *msr_bitmap; /* 4 KiB */
@@ -77,6 +82,7 @@ enum soft_next soft_handle_exit(struct engine_vcpu *v, const struct cpu_exit *ex
 void soft_sync_mmu(struct engine_vcpu *v);
 /* Set the processor's controls for the machine's policy. */
 void soft_set_controls(struct engine_vcpu *v);
+void soft_new_cr3(struct engine_vcpu *v);
 enum soft_next soft_fail(struct engine_vcpu *v, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 

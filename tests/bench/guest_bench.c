@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Work to run inside a guest, statically linked: each line printed is "bench NAME NANOSECONDS". */
+/* Work to run inside a guest, statically linked: "start NAME", work, "bench NAME NANOSECONDS". */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -165,8 +165,11 @@ int main(void)
 	};
 
 	for (unsigned k = 0; k < sizeof(work) / sizeof(work[0]); k++) {
-		uint64_t start = now();
+		uint64_t start;
 
+		printf("start %s\n", work[k].name);
+		fflush(stdout);
+		start = now();
 		work[k].run();
 		printf("bench %s %llu\n", work[k].name, (unsigned long long)(now() - start));
 		fflush(stdout);

@@ -45,6 +45,19 @@ static unsigned modrm_at(const ZydisDecodedInstruction *zi)
 	return zi->raw.modrm.offset;
 }
 
+/* Address size and segments do not make another form. */
+static unsigned more_prefixes(uint8_t *b)
+{
+	static const uint8_t segments[] = {0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65};
+	unsigned n = 0;
+
+	if (!below(5))
+		b[n++] = 0x67;
+	if (!below(3))
+		b[n++] = segments[below(ARRAY_SIZE(segments))];
+	return n;
+}
+
 /* Other registers, addressing modes, displacements and immediates, as long as the form stays the same. */
 static void vary(const struct diff_form *f, enum diff_mode mode, uint8_t bytes[16], uint8_t *len)
 {
@@ -56,7 +69,8 @@ static void vary(const struct diff_form *f, enum diff_mode mode, uint8_t bytes[1
 		uint8_t b[16] = {0};
 		unsigned n;
 
-		memcpy(b, f->bytes, f->len);
+		n = more_prefixes(b);
+		memcpy(b + n, f->bytes, MIN(f->len, 15 - n));
 		diff_decode(mode, b, &zi, op, &key);
 		if (mode == DIFF_64 && (zi.attributes & ZYDIS_ATTRIB_HAS_REX))
 			b[zi.raw.rex.offset] |= (uint8_t)(rnd() & 7);
@@ -74,7 +88,7 @@ static void vary(const struct diff_form *f, enum diff_mode mode, uint8_t bytes[1
 				memset(b + n + 2, 0, 4);
 		} else {
 			if (op[0].encoding == ZYDIS_OPERAND_ENCODING_OPCODE)
-				b[f->len - 1 - (zi.raw.imm[0].size / 8)] ^= (uint8_t)(rnd() & 7);
+				b[zi.length - 1 - (zi.raw.imm[0].size / 8)] ^= (uint8_t)(rnd() & 7);
 			if (zi.raw.imm[0].size)
 				for (unsigned k = zi.raw.imm[0].offset; k < 16; k++)
 					b[k] = (uint8_t)value();
@@ -194,6 +208,115 @@ static void random_fx(struct cpu_fx *fx)
 	}
 }
 
+/* ---- its segments ------------------------------------------------------------------------------------ */
+
+const struct diff_ldt diff_ldt[DIFF_LDT_ENTRIES] = {
+	[DIFF_LDT_CODE32] = {.limit = 0xfffff, .pages = true, .contents = 2, .is32 = true},
+	[DIFF_LDT_CODE16] = {.base = DIFF_CODE, .limit = 0xffff, .contents = 2},
+	[DIFF_LDT_DATA32] = {.limit = 0xfffff, .pages = true, .is32 = true},
+	[DIFF_LDT_DATA16] = {.base = DIFF_DATA, .limit = 0xffff},
+	[DIFF_LDT_DATA32_LOW] = {.base = DIFF_DATA, .limit = 0xfffff, .pages = true},
+	[DIFF_LDT_DATA16_BIG] = {.base = DIFF_DATA, .limit = 0xfffff, .pages = true, .is32 = true},
+	[DIFF_LDT_MORE] = {.base = DIFF_DATA + 17, .limit = 0xfffff, .pages = true, .is32 = true},
+	{.base = DIFF_DATA, .limit = 0x1fff, .is32 = true},
+	{.base = DIFF_DATA, .limit = 0x7ff, .contents = 1, .is32 = true}, /* expand-down */
+	{.base = DIFF_DATA, .limit = 0x7ff, .contents = 1},
+	{.base = DIFF_DATA + 4096, .limit = 0xffff, .read_only = true},
+	{.base = DIFF_DATA - 0x10000, .limit = 0xfffff, .is32 = true},
+	{.base = DIFF_DATA, .limit = 0x1, .pages = true, .contents = 2, .is32 = true},
+	{.base = DIFF_DATA, .limit = 0xffff, .contents = 2, .read_only = true}, /* not readable */
+	{.base = DIFF_CODE, .limit = 0xffff, .contents = 3, .absent = true}, /* conforming */
+	{.base = DIFF_DATA, .limit = 0xffff, .absent = true},
+};
+
+static uint32_t ldt_attr(const struct diff_ldt *e)
+{
+	uint32_t type = (uint32_t)e->contents << 2 | (e->read_only ? 0 : 2) | 1;
+
+	return type | X86_ATTR_S | X86_ATTR_DPL | (e->absent ? 0 : X86_ATTR_P) |
+	       (e->is32 ? X86_ATTR_DB : 0) | (e->pages ? X86_ATTR_G : 0);
+}
+
+uint64_t diff_ldt_descriptor(const struct diff_ldt *e)
+{
+	return (e->limit & 0xffff) | (uint64_t)(e->base & 0xffffff) << 16 |
+	       (uint64_t)ldt_attr(e) << 40 | (uint64_t)(e->limit >> 16) << 48 |
+	       (uint64_t)(e->base >> 24) << 56;
+}
+
+struct cpu_seg diff_ldt_segment(unsigned entry)
+{
+	const struct diff_ldt *e = &diff_ldt[entry];
+
+	return (struct cpu_seg){
+		.sel = DIFF_LDT_SEL(entry),
+		.base = e->base,
+		.limit = e->pages ? e->limit << 12 | 0xfff : e->limit,
+		.attr = ldt_attr(e),
+	};
+}
+
+static struct cpu_seg null_segment(uint64_t base)
+{
+	return (struct cpu_seg){.base = base, .attr = X86_ATTR_UNUSABLE};
+}
+
+static uint64_t some_base(void)
+{
+	static const uint64_t bases[] = {0, DIFF_DATA, DIFF_DATA + 17, 0x7fff00000000, 0xffff800000000000,
+					 0xfffffffff0000000};
+
+	return below(2) ? 0 : bases[below(ARRAY_SIZE(bases))];
+}
+
+static bool loadable(unsigned entry)
+{
+	const struct diff_ldt *e = &diff_ldt[entry];
+
+	return !e->absent && (e->contents < 2 || !e->read_only);
+}
+
+static void make_segments(struct diff_case *c)
+{
+	static const unsigned data[] = {X86_DS, X86_ES, X86_FS, X86_GS};
+	unsigned usual = c->mode == DIFF_32 ? DIFF_LDT_DATA32 : DIFF_LDT_DATA16, other;
+
+	if (c->mode == DIFF_64) {
+		for (unsigned k = 0; k < 6; k++)
+			c->seg[k] = null_segment(k == X86_FS || k == X86_GS ? some_base() : 0);
+		c->seg[X86_CS] = (struct cpu_seg){
+			.sel = DIFF_USER_CS, .limit = ~0u, .attr = 0xb | X86_ATTR_S | X86_ATTR_DPL |
+			X86_ATTR_P | X86_ATTR_L | X86_ATTR_G};
+		c->seg[X86_SS] = (struct cpu_seg){
+			.sel = DIFF_USER_SS, .limit = ~0u, .attr = 0x3 | X86_ATTR_S | X86_ATTR_DPL |
+			X86_ATTR_P | X86_ATTR_DB | X86_ATTR_G};
+		return;
+	}
+	other = c->mode == DIFF_32 ? DIFF_LDT_DATA32_LOW : DIFF_LDT_DATA16_BIG;
+	c->seg[X86_CS] = diff_ldt_segment(c->mode == DIFF_32 ? DIFF_LDT_CODE32 : DIFF_LDT_CODE16);
+	c->seg[X86_SS] = diff_ldt_segment(below(4) ? usual : other);
+	for (unsigned k = 0; k < ARRAY_SIZE(data); k++) {
+		unsigned n = usual;
+
+		if (!below(data[k] == X86_DS || data[k] == X86_ES ? 4 : 2))
+			n = below(DIFF_LDT_ENTRIES);
+		c->seg[data[k]] = loadable(n) ? diff_ldt_segment(n) : null_segment(0);
+	}
+}
+
+static uint64_t segment_base(const struct diff_case *c, ZydisRegister seg)
+{
+	switch (seg) {
+	case ZYDIS_REGISTER_ES: return c->seg[X86_ES].base;
+	case ZYDIS_REGISTER_CS: return c->seg[X86_CS].base;
+	case ZYDIS_REGISTER_SS: return c->seg[X86_SS].base;
+	case ZYDIS_REGISTER_DS: return c->seg[X86_DS].base;
+	case ZYDIS_REGISTER_FS: return c->seg[X86_FS].base;
+	case ZYDIS_REGISTER_GS: return c->seg[X86_GS].base;
+	default: return 0;
+	}
+}
+
 static void make_case(const struct diff_form *f, enum diff_mode mode, struct diff_case *c)
 {
 	static const unsigned pointers[] = {X86_RSP, X86_RBP, X86_RSI, X86_RDI, X86_RBX};
@@ -204,6 +327,7 @@ static void make_case(const struct diff_form *f, enum diff_mode mode, struct dif
 
 	memset(&c->regs, 0, sizeof(c->regs));
 	c->mode = mode;
+	make_segments(c);
 	vary(f, mode, c->bytes, &c->len);
 	c->regs.rip = (mode == DIFF_16 ? 0 : DIFF_CODE) +
 		      (below(8) ? 64 * below(60) : 4096 - below(c->len));
@@ -218,7 +342,9 @@ static void make_case(const struct diff_form *f, enum diff_mode mode, struct dif
 		for (unsigned k = 0; k < 16; k++)
 			c->regs.gpr[k] = k < 8 ? (uint32_t)c->regs.gpr[k] : 0;
 	c->regs.rflags = X86_FLAG_ONE | X86_FLAG_IF |
-			 (rnd() & (X86_FLAGS_ARITH | X86_FLAG_DF));
+			 (rnd() & (X86_FLAGS_ARITH | X86_FLAG_DF | X86_FLAG_ID | X86_FLAG_NT));
+	if (!below(16))
+		c->regs.rflags |= X86_FLAG_AC;
 	random_fx(&c->regs.fx);
 	if (mode != DIFF_64)
 		memset(&c->regs.fx.xmm[8], 0, 8 * 16);
@@ -226,13 +352,22 @@ static void make_case(const struct diff_form *f, enum diff_mode mode, struct dif
 		((uint64_t *)c->data)[k] = value();
 
 	diff_decode(mode, c->bytes, &zi, op, &key);
-	for (unsigned k = 0; k < zi.operand_count_visible; k++)
-		if (op[k].type == ZYDIS_OPERAND_TYPE_MEMORY &&
-		    op[k].encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM)
-			aim(c, &zi, &op[k], base + target(op[k].size / 8));
+	c->traced = zi.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE || below(3);
+	for (unsigned k = 0; k < zi.operand_count; k++) {
+		uint64_t to = DIFF_DATA - segment_base(c, op[k].mem.segment);
+
+		if (op[k].type != ZYDIS_OPERAND_TYPE_MEMORY || op[k].mem.base == ZYDIS_REGISTER_RSP ||
+		    op[k].mem.base == ZYDIS_REGISTER_ESP || op[k].mem.base == ZYDIS_REGISTER_SP) {
+			if (op[k].type != ZYDIS_OPERAND_TYPE_MEMORY ||
+			    op[k].encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM)
+				continue;
+		}
+		if (op[k].encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM || below(16))
+			aim(c, &zi, &op[k], to + target(op[k].size / 8));
+	}
 	/* Absolute addresses of the A0..A3 moves. */
 	if (zi.opcode >= 0xa0 && zi.opcode <= 0xa3 && zi.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT) {
-		uint64_t to = base + target(8);
+		uint64_t to = DIFF_DATA + target(8) - segment_base(c, op[zi.opcode & 2 ? 0 : 1].mem.segment);
 
 		memcpy(c->bytes + zi.raw.disp.offset, &to, zi.raw.disp.size / 8);
 	}
@@ -281,6 +416,12 @@ static bool differs(const struct diff_case *c, const struct diff_result *n, cons
 	if ((n->regs.rflags ^ s->regs.rflags) & flags)
 		return snprintf(what, size, "flags %#" PRIx64 ", ours %#" PRIx64,
 				n->regs.rflags & flags, s->regs.rflags & flags);
+	for (unsigned k = 0; k < 6; k++)
+		if (n->sel[k] != s->sel[k])
+			return snprintf(what, size, "segment %u %#x, ours %#x", k, n->sel[k], s->sel[k]);
+	if (c->mode == DIFF_64 && (n->fs_base != s->fs_base || n->gs_base != s->gs_base))
+		return snprintf(what, size, "FS, GS at %#" PRIx64 " %#" PRIx64 ", ours %#" PRIx64 " %#" PRIx64,
+				n->fs_base, n->gs_base, s->fs_base, s->gs_base);
 	for (unsigned k = 0; k < 16; k++)
 		if (memcmp(&n->regs.fx.xmm[k], &s->regs.fx.xmm[k], 16))
 			return snprintf(what, size,
@@ -324,7 +465,12 @@ static void tell(const struct diff_form *f, const struct diff_case *c, const cha
 	if (getenv("DIFF_VERBOSE")) {
 		for (unsigned k = 0; k < 16; k++)
 			printf("    r%u=%#" PRIx64, k, c->regs.gpr[k]);
-		printf("\n    rip=%#" PRIx64 " rflags=%#" PRIx64 "\n", c->regs.rip, c->regs.rflags);
+		printf("\n    rip=%#" PRIx64 " rflags=%#" PRIx64 " traced=%d\n", c->regs.rip,
+		       c->regs.rflags, c->traced);
+		for (unsigned k = 0; k < 6; k++)
+			printf("    %x: %#" PRIx64 " %#x %#x", c->seg[k].sel, c->seg[k].base,
+			       c->seg[k].limit, c->seg[k].attr);
+		printf("\n");
 	}
 	fflush(stdout);
 }

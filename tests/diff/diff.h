@@ -19,6 +19,30 @@
 
 enum diff_mode { DIFF_64, DIFF_32, DIFF_16, DIFF_MODES };
 
+/* The local descriptor table of both sides: what modify_ldt() can make. */
+struct diff_ldt {
+	uint32_t base, limit;
+	uint8_t contents; /* 0 data, 1 expand-down, 2 code, 3 conforming code */
+	bool is32, pages, read_only, absent;
+};
+enum {
+	DIFF_LDT_CODE32,
+	DIFF_LDT_CODE16,
+	DIFF_LDT_DATA32,
+	DIFF_LDT_DATA16,
+	DIFF_LDT_DATA32_LOW, /* a 16-bit stack, for 32-bit code */
+	DIFF_LDT_DATA16_BIG, /* a 32-bit stack, for 16-bit code */
+	DIFF_LDT_MORE,       /* from here on: for DS, ES, FS, GS */
+	DIFF_LDT_ENTRIES = 16,
+};
+extern const struct diff_ldt diff_ldt[DIFF_LDT_ENTRIES];
+#define DIFF_LDT_SEL(n) ((uint16_t)((n) << 3 | 7))
+#define DIFF_USER_CS    0x33 /* Linux' */
+#define DIFF_USER_SS    0x2b
+/* The descriptor's eight bytes, as Linux fills them. */
+uint64_t diff_ldt_descriptor(const struct diff_ldt *e);
+struct cpu_seg diff_ldt_segment(unsigned entry);
+
 /* A form of an instruction: one example of its encoding, and what all examples of it share. */
 struct diff_form {
 	uint8_t bytes[16];
@@ -41,6 +65,8 @@ struct diff_regs {
 /* What an instruction did. */
 struct diff_result {
 	struct diff_regs regs;
+	uint16_t sel[6];
+	uint64_t fs_base, gs_base;
 	uint8_t vector; /* X86_VEC_DB when it completed */
 	uint32_t error;
 	uint64_t cr2;   /* for #PF */
@@ -51,7 +77,9 @@ struct diff_case {
 	enum diff_mode mode;
 	uint8_t bytes[16];
 	uint8_t len;
+	bool traced;           /* with TF; else it runs into an INT3, which counts as its end */
 	struct diff_regs regs; /* rip: as an offset in CS */
+	struct cpu_seg seg[6];
 	uint8_t data[DIFF_DATA_PAGES * 4096];
 };
 
@@ -64,7 +92,6 @@ bool diff_decode(enum diff_mode mode, const uint8_t *bytes, ZydisDecodedInstruct
 /* native.c */
 void diff_native_init(void);
 void diff_native_run(const struct diff_case *c, struct diff_result *r);
-uint16_t diff_native_selector(enum diff_mode mode, unsigned seg);
 
 /* soft.c */
 void diff_soft_init(void);

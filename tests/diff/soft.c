@@ -9,10 +9,15 @@
 
 #include "engine/cpu_model.h"
 
+#define SOFT_USER_END 0x7ffffffff000ull /* Linux' TASK_SIZE_MAX */
+#define SOFT_LDT 0x30000000u /* a page of the supervisor's */
+
 static struct {
 	struct cpu_domain *domain;
 	struct cpu *cpu;
 	uint8_t *code, *data;
+	uint64_t *table; /* where the LDT is */
+	uint64_t ldt[DIFF_LDT_ENTRIES];
 	struct engine_cpu_model model;
 	struct cpu_cpuid leaf[ENGINE_CPUID_MAX];
 	unsigned leaves;
@@ -44,7 +49,7 @@ static void map(uint64_t *root, uint64_t va, void *host, uint64_t bits)
 {
 	uint64_t *pt = next(next(next(root, va >> 39 & 511), va >> 30 & 511), va >> 21 & 511);
 
-	pt[va >> 12 & 511] = (uint64_t)(uintptr_t)host | PTE_P | PTE_US | PTE_AD | bits;
+	pt[va >> 12 & 511] = (uint64_t)(uintptr_t)host | PTE_P | PTE_AD | bits;
 }
 
 static uint32_t cpuid_bit(uint32_t leaf, uint32_t subleaf, unsigned reg, unsigned bit)
@@ -140,10 +145,15 @@ void diff_soft_init(void)
 	soft.code = pages(DIFF_CODE_PAGES);
 	soft.data = pages(DIFF_DATA_PAGES);
 	for (unsigned k = 0; k < DIFF_CODE_PAGES; k++)
-		map(root, DIFF_CODE + k * 4096, soft.code + k * 4096, PTE_RW);
+		map(root, DIFF_CODE + k * 4096, soft.code + k * 4096, PTE_US);
 	for (unsigned k = 0; k < DIFF_DATA_PAGES; k++)
 		map(root, DIFF_DATA + k * 4096, soft.data + k * 4096,
-		    PTE_NX | (k < DIFF_DATA_RW ? PTE_RW : 0));
+		    PTE_US | PTE_NX | (k < DIFF_DATA_RW ? PTE_RW : 0));
+	soft.table = pages(1);
+	for (unsigned k = 0; k < DIFF_LDT_ENTRIES; k++)
+		soft.ldt[k] = diff_ldt_descriptor(&diff_ldt[k]);
+	memcpy(soft.table, soft.ldt, sizeof(soft.ldt));
+	map(root, SOFT_LDT, soft.table, PTE_RW | PTE_NX);
 	cpu_reset(soft.cpu, false);
 	ctl = cpu_controls(soft.cpu);
 	ctl->paging = CPU_PAGING_SHADOW;
@@ -152,36 +162,19 @@ void diff_soft_init(void)
 	ctl->vpid = 1;
 }
 
-static struct cpu_seg segment(enum diff_mode mode, unsigned seg)
-{
-	bool code = seg == X86_CS, null = seg == X86_FS || seg == X86_GS;
-	struct cpu_seg s = {
-		.sel = diff_native_selector(mode, seg),
-		.limit = mode == DIFF_16 ? 0xffff : ~0u,
-		.attr = (code ? 0xb : 0x3) | X86_ATTR_S | X86_ATTR_DPL | X86_ATTR_P,
-	};
-
-	if (mode == DIFF_16)
-		s.base = code ? DIFF_CODE : DIFF_DATA;
-	else
-		s.attr |= X86_ATTR_G | (mode == DIFF_64 && code ? X86_ATTR_L : X86_ATTR_DB);
-	if (null || (mode == DIFF_64 && seg != X86_CS && seg != X86_SS))
-		s = (struct cpu_seg){.attr = X86_ATTR_UNUSABLE};
-	return s;
-}
-
 static void set_state(const struct diff_case *c)
 {
 	struct cpu_state *s = cpu_state(soft.cpu);
 
 	memcpy(s->gpr, c->regs.gpr, sizeof(s->gpr));
 	s->rip = c->regs.rip;
-	s->rflags = c->regs.rflags | X86_FLAG_TF | X86_FLAG_ONE | X86_FLAG_IF;
+	s->rflags = c->regs.rflags | X86_FLAG_ONE | X86_FLAG_IF | (c->traced ? X86_FLAG_TF : 0);
 	s->fx = c->regs.fx;
-	for (unsigned k = 0; k < 6; k++)
-		s->seg[k] = segment(c->mode, k);
+	memcpy(s->seg, c->seg, sizeof(s->seg));
 	s->tr = (struct cpu_seg){.limit = 0x67, .attr = 0x8b};
-	s->ldtr = (struct cpu_seg){.attr = X86_ATTR_UNUSABLE};
+	s->ldtr = (struct cpu_seg){
+		.sel = 0x50, .base = SOFT_LDT, .limit = sizeof(soft.ldt) - 1, .attr = 0x82};
+	s->gdtr = s->idtr = (struct cpu_table){0};
 	s->cr0 = X86_CR0_PE | X86_CR0_PG | X86_CR0_MP | X86_CR0_NE | X86_CR0_WP | X86_CR0_AM |
 		 X86_CR0_ET;
 	s->cr4 = X86_CR4_PAE | X86_CR4_PGE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT |
@@ -197,37 +190,66 @@ static void set_state(const struct diff_case *c)
 	cpu_state_changed(soft.cpu);
 }
 
-/* What the host's kernel would say of an exit that is no exception. */
+/* What the host's kernel would say of this exit. */
 static void take_exit(const struct cpu_exit *e, struct diff_result *r)
 {
-	if (e->reason == CPU_EXIT_EXCEPTION) {
-		r->vector = e->exception.vector;
-		r->error = e->exception.has_error ? e->exception.error : 0;
-		r->cr2 = e->exception.payload;
-	} else {
+	if (e->reason != CPU_EXIT_EXCEPTION) {
 		r->vector = 0xff;
 		r->error = e->reason;
+		return;
 	}
+	r->vector = e->exception.vector;
+	r->error = e->exception.has_error ? e->exception.error : 0;
+	r->cr2 = e->exception.payload;
+	/* It does not tell whether its own half of the addresses is mapped. */
+	if (r->vector == X86_VEC_PF && r->cr2 >= SOFT_USER_END)
+		r->error |= X86_PF_P;
+}
+
+/* To the end of the instruction, whatever the number of its steps; true when it got there. */
+static bool run_untraced(const struct diff_case *c)
+{
+	const struct cpu_state *s = cpu_state(soft.cpu);
+
+	for (unsigned k = 0; k < 100000; k++) {
+		if (cpu_step(soft.cpu) != CPU_EXIT_ICOUNT)
+			return false;
+		if (s->rip != c->regs.rip)
+			return true;
+	}
+	return false;
 }
 
 void diff_soft_run(const struct diff_case *c, struct diff_result *r)
 {
 	uint64_t at = c->regs.rip - (c->mode == DIFF_16 ? 0 : DIFF_CODE);
 	const struct cpu_state *s = cpu_state(soft.cpu);
+	bool ended = false;
 
 	memcpy(soft.data, c->data, sizeof(c->data));
-	if (memcmp(soft.code + at, c->bytes, c->len)) {
-		memcpy(soft.code + at, c->bytes, c->len);
-		cpu_domain_notify_write(soft.domain, (hpa_t)(uintptr_t)soft.code + at, c->len);
-	}
+	memcpy(soft.code + at, c->bytes, c->len);
+	if (!c->traced)
+		soft.code[at + c->len] = 0xcc;
+	cpu_domain_notify_write(soft.domain, (hpa_t)(uintptr_t)soft.code + at, c->len + 1u);
 	set_state(c);
-	cpu_step(soft.cpu);
-	if (cpu_exit(soft.cpu)->reason == CPU_EXIT_ICOUNT)
-		cpu_step(soft.cpu); /* the single-step trap is due */
-	take_exit(cpu_exit(soft.cpu), r);
+	if (c->traced) {
+		cpu_step(soft.cpu);
+		if (cpu_exit(soft.cpu)->reason == CPU_EXIT_ICOUNT)
+			cpu_step(soft.cpu); /* the single-step trap is due */
+	} else {
+		ended = run_untraced(c);
+	}
+	if (ended)
+		r->vector = X86_VEC_DB;
+	else
+		take_exit(cpu_exit(soft.cpu), r);
 	memcpy(r->regs.gpr, s->gpr, sizeof(s->gpr));
 	r->regs.rip = s->rip;
 	r->regs.rflags = s->rflags;
 	r->regs.fx = s->fx;
+	for (unsigned k = 0; k < 6; k++)
+		r->sel[k] = s->seg[k].sel;
+	r->fs_base = s->seg[X86_FS].base;
+	r->gs_base = s->seg[X86_GS].base;
 	memcpy(r->data, soft.data, sizeof(r->data));
 }

@@ -14,6 +14,10 @@ BUILD = os.environ.get("UMBRA_TEST_BUILD", "")
 VMCTL = os.environ.get("UMBRA_TEST_VMCTL", os.path.join(BUILD, "cli/vmctl"))
 UMBRAD = os.environ.get("UMBRA_TEST_UMBRAD", os.path.join(BUILD, "daemon/umbrad"))
 FAKE_VM = os.environ.get("UMBRA_TEST_VM", os.path.join(BUILD, "tests/integration/fake_vm"))
+UMBRA_VM = os.environ.get("UMBRA_TEST_REAL_VM", os.path.join(BUILD, "vm/umbra-vm"))
+PAYLOADS = os.environ.get("UMBRA_TEST_PAYLOADS", os.path.join(BUILD, "tests/guest"))
+# A sanitizer's build takes its time.
+PATIENCE = 1 if os.environ.get("UMBRA_SANITIZE", "") == "" else 10
 
 
 class Client:
@@ -21,7 +25,7 @@ class Client:
 
     def __init__(self, path):
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(20)
+        self.sock.settimeout(20 * PATIENCE)
         self.sock.connect(path)
         self.text = b""
         self.fds = []
@@ -87,7 +91,7 @@ class Client:
 class Host:
     """Folders, programs and an environment of a test's own."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, vm=FAKE_VM):
         self.folder = folder
         self.runtime = os.path.join(folder, "run")
         self.state = os.path.join(folder, "state")
@@ -96,12 +100,12 @@ class Host:
         with open(self.kernel, "wb") as f:
             f.write(b"no kernel, but a file")
         self.env = dict(os.environ, UMBRA_RUNTIME_DIR=self.runtime, UMBRA_STATE_DIR=self.state,
-                        UMBRA_VM=FAKE_VM, UMBRAD=UMBRAD)
+                        UMBRA_VM=vm, UMBRAD=UMBRAD)
         self.clients = []
 
     def vmctl(self, *args, **kw):
         kw.setdefault("stdin", subprocess.DEVNULL)
-        return subprocess.run([VMCTL, *args], env=self.env, capture_output=True, timeout=30, **kw)
+        return subprocess.run([VMCTL, *args], env=self.env, capture_output=True, timeout=30 * PATIENCE, **kw)
 
     def spawn(self, *args, **kw):
         kw.setdefault("stdin", subprocess.PIPE)
@@ -161,19 +165,43 @@ def alive(pid):
 
 
 def wait_until(condition, seconds=10):
-    end = time.monotonic() + seconds
+    end = time.monotonic() + seconds * PATIENCE
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.01)
 
 
+def complaints(folder):
+    """What sanitizers wrote into the logs of umbrad and of machines."""
+    for where, _, files in os.walk(folder):
+        for name in files:
+            if name.endswith(".log"):
+                with open(os.path.join(where, name), errors="replace") as f:
+                    text = f.read()
+                if "Sanitizer" in text or "runtime error" in text:
+                    yield text
+
+
+def serve(folder, vm):
+    h = Host(folder, vm)
+    yield h
+    logs = list(complaints(h.state))
+    h.finish()
+    logs += complaints(h.state)
+    assert not logs, logs[0]
+
+
 @pytest.fixture
 def host(tmp_path):
-    h = Host(str(tmp_path))
-    yield h
-    h.finish()
-    log = os.path.join(h.state, "umbrad.log")
-    if os.path.exists(log):
-        with open(log) as f:
-            text = f.read()
-        assert "Sanitizer" not in text and "runtime error" not in text, text
+    """With a umbra-vm that only plays one."""
+    yield from serve(str(tmp_path), FAKE_VM)
+
+
+@pytest.fixture
+def real(tmp_path):
+    """With the real umbra-vm."""
+    yield from serve(str(tmp_path), UMBRA_VM)
+
+
+def payload(name):
+    return os.path.join(PAYLOADS, name + ".elf")

@@ -21,6 +21,8 @@ static void op_flush(void *priv, const struct mmu_flush *f)
 	struct machine *m = priv;
 
 	m->flushes++;
+	if (m->before_flush)
+		m->before_flush(m, f);
 	for (unsigned n = 0; n < m->nr_cpus; n++) {
 		if (!(f->vcpus & MMU_VCPU_BIT(n)))
 			continue;
@@ -128,10 +130,20 @@ void machine_audit(struct machine *m)
 
 /* ---- registers ---- */
 
+unsigned cpu_pcid(const struct cpu *c)
+{
+	return c->regs.cr4 & BIT(17) ? c->regs.cr3 & 0xfff : 0;
+}
+
+static bool is_global(const struct cpu *c, const struct tlb_entry *e)
+{
+	return e->g && c->regs.cr4 & BIT(7);
+}
+
 void cpu_flush(struct cpu *c, bool globals)
 {
 	for (unsigned i = 0; i < NR_TLB; i++) {
-		if (globals || !c->tlb[i].g || !(c->regs.cr4 & BIT(7)))
+		if (globals || (!is_global(c, &c->tlb[i]) && c->tlb[i].pcid == cpu_pcid(c)))
 			c->tlb[i].valid = false;
 	}
 }
@@ -164,20 +176,45 @@ void cpu_paging(struct cpu *c, enum paging kind, uint64_t cr3)
 
 void cpu_load_cr3(struct cpu *c, uint64_t cr3)
 {
-	c->regs.cr3 = cr3;
+	c->regs.cr3 = cr3 & ~BIT(63);
 	mmu_new_cr3(c->v, cr3, c->regs.pdptr);
-	if (mmu_get_policy(c->m->vm) == MMU_POLICY_SHADOW)
+	if (mmu_get_policy(c->m->vm) == MMU_POLICY_SHADOW && !(cr3 >> 63))
 		cpu_flush(c, false);
+}
+
+static void tlb_invalidate(struct cpu *c, unsigned pcid, uint64_t la, bool globals)
+{
+	if (mmu_get_policy(c->m->vm) == MMU_POLICY_TDP)
+		return;
+	for (unsigned i = 0; i < NR_TLB; i++) {
+		struct tlb_entry *e = &c->tlb[i];
+
+		if (e->page == la >> 12 && (e->pcid == pcid || (globals && is_global(c, e))))
+			e->valid = false;
+	}
 }
 
 void cpu_invlpg(struct cpu *c, uint64_t la)
 {
 	mmu_invlpg(c->v, la);
+	tlb_invalidate(c, cpu_pcid(c), la, true);
+}
+
+void cpu_invpcid(struct cpu *c, enum mmu_invpcid type, unsigned pcid, uint64_t la)
+{
+	mmu_invpcid(c->v, type, pcid, la);
+	if (type == MMU_INVPCID_ADDRESS) {
+		tlb_invalidate(c, pcid, la, false);
+		return;
+	}
 	if (mmu_get_policy(c->m->vm) == MMU_POLICY_TDP)
 		return;
 	for (unsigned i = 0; i < NR_TLB; i++) {
-		if (c->tlb[i].page == la >> 12)
-			c->tlb[i].valid = false;
+		struct tlb_entry *e = &c->tlb[i];
+
+		if (type == MMU_INVPCID_ALL_GLOBAL ||
+		    (!is_global(c, e) && (type == MMU_INVPCID_ALL || e->pcid == pcid)))
+			e->valid = false;
 	}
 }
 
@@ -215,13 +252,19 @@ static int hw_walk(struct cpu *c, uint64_t addr, struct tlb_entry *e)
 	}
 }
 
+/* Under TDP the entries are of gpas. */
+static unsigned tlb_pcid(const struct cpu *c)
+{
+	return mmu_get_policy(c->m->vm) == MMU_POLICY_SHADOW ? cpu_pcid(c) : 0;
+}
+
 static struct tlb_entry *tlb_find(struct cpu *c, uint64_t addr)
 {
 	for (unsigned i = 0; i < NR_TLB; i++) {
 		struct tlb_entry *e = &c->tlb[i];
 
 		if (e->valid && e->page == addr >> 12 &&
-		    ((e->g && c->regs.cr4 & BIT(7)) || e->tag == c->root.tag))
+		    (is_global(c, e) || (e->tag == c->root.tag && e->pcid == tlb_pcid(c))))
 			return e;
 	}
 	return NULL;
@@ -234,6 +277,7 @@ static struct tlb_entry *tlb_insert(struct cpu *c, uint64_t addr, const struct t
 	*t = *e;
 	t->page = addr >> 12;
 	t->tag = c->root.tag;
+	t->pcid = tlb_pcid(c);
 	return t;
 }
 
@@ -290,7 +334,7 @@ static bool resolve(struct cpu *c, uint64_t addr, uint64_t la, unsigned access, 
 		int r = WALK_OK;
 
 		enter(c);
-		e = c->m->no_tlb ? NULL : tlb_find(c, addr);
+		e = tlb_find(c, addr);
 		if (e && !(shadow ? shadow_allows(c, e, access) : tdp_allows(e, access))) {
 			e->valid = false; /* a fault drops the entry */
 			e = NULL;

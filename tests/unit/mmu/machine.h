@@ -22,7 +22,7 @@ struct tlb_entry {
 	uint64_t tag, page; /* root and 4-KiB page of the address; under TDP of the gpa */
 	uint64_t hpa;	    /* of the 4-KiB page */
 	bool w, u, x, g, d;
-	unsigned key;
+	unsigned key, pcid;
 };
 
 struct machine;
@@ -55,7 +55,8 @@ struct machine {
 	uint8_t *map; /* all host memory, 1-GiB aligned */
 	size_t map_size;
 	uint64_t flushes, kicks, notified;
-	bool no_tlb;
+	/* Called before TLBs are flushed: a processor's last chance to use what it has. */
+	void (*before_flush)(struct machine *m, const struct mmu_flush *f);
 };
 
 enum outcome_kind { OUT_OK, OUT_FAULT, OUT_MMIO };
@@ -87,7 +88,11 @@ void cpu_paging(struct cpu *c, enum paging kind, uint64_t cr3);
 void cpu_set_regs(struct cpu *c, const struct mmu_regs *regs);
 void cpu_flush(struct cpu *c, bool globals);
 void cpu_invlpg(struct cpu *c, uint64_t la);
+/* Bit 63 of @cr3 (with CR4.PCIDE): nothing is flushed. */
 void cpu_load_cr3(struct cpu *c, uint64_t cr3);
+void cpu_invpcid(struct cpu *c, enum mmu_invpcid type, unsigned pcid, uint64_t la);
+/* 0 without CR4.PCIDE. */
+unsigned cpu_pcid(const struct cpu *c);
 
 /* One data access of 8 bytes (a fetch or read moves nothing). @access: OACC_*. */
 struct outcome cpu_access(struct cpu *c, uint64_t la, unsigned access, uint64_t value, unsigned size);

@@ -200,6 +200,11 @@ static void pml(void **state)
 	expect(c, -1);
 	assert_int_equal(cpu_access(&m.cpu[0], 0x3000, OACC_W, 0, 8).faults, 0);
 	expect(c, 3, -1);
+	/* Back: pages that the processor would log must fault from now on. */
+	assert_int_equal(cpu_access(&m.cpu[0], 0x5000, 0, 0, 8).kind, OUT_OK);
+	assert_int_equal(dirty_set_notice(m.vm, DIRTY_NOTICE_PROTECT), 0);
+	assert_int_equal(cpu_access(&m.cpu[0], 0x5000, OACC_W, 0, 8).faults, 1);
+	expect(c, 3, 5, -1);
 	dirty_client_destroy(c);
 }
 
@@ -227,6 +232,7 @@ static void ring(void **state)
 	assert_int_equal(mmu_page_fault(m.cpu[0].v, &f), MMU_RING_FULL);
 	r->tail = r->head;
 	assert_int_equal(dirty_ring_reset(c), 0);
+	assert_int_equal(dirty_count(c), 0);
 	assert_int_equal(mmu_page_fault(m.cpu[0].v, &f), MMU_RETRY);
 	write_page(0x3000);
 	assert_int_equal(r->entries[(r->head - 1) & 63].page, 3);
@@ -244,7 +250,9 @@ static void shared_bitmap(void **state)
 	outside[1] = 5;
 	expect(c, 64, 66, -1);
 	assert_int_equal(outside[1], 0);
+	outside[0] = 2;
 	assert_int_equal(dirty_share_bitmap(m.vm, 0, NULL), 0);
+	expect(c, 1, 64, 66, -1); /* the last of it is not lost */
 	assert_int_equal(dirty_share_bitmap(m.vm, 40, NULL), -ENOENT);
 	dirty_client_destroy(c);
 }

@@ -13,6 +13,7 @@
 #define NR_TABLES  20
 #define NR_GVAS	   40
 #define HISTORY	   12
+#define NR_PCIDS   3
 #define LOW_PAGES  64
 #define BIG_GPA	   0x400000ull
 #define BIG_PAGES  1024
@@ -33,11 +34,12 @@ struct world {
 	uint64_t op;
 	const char *what;
 	uint64_t gva[NR_GVAS];
-	struct history past[NR_CPUS][NR_GVAS];
+	struct history past[NR_CPUS][NR_PCIDS][NR_GVAS]; /* what may be cached, by PCID */
 	struct dirty_client *client[NR_CLIENTS];
 	bool dirty[NR_CLIENTS][NR_PAGES];
 	bool watching[NR_CLIENTS];
-	uint64_t accesses, faults, mmio, emulated, stale, truly_dirty, told_dirty;
+	bool may_intrude, intruded; /* another vCPU's store amid an operation */
+	uint64_t intrusions, accesses, faults, mmio, emulated, stale, truly_dirty, told_dirty;
 	bool aside;
 };
 
@@ -118,29 +120,55 @@ static void snapshot(struct world *w)
 			struct oracle_xlat x;
 
 			now(w, c, w->gva[i], &x);
-			remember(&w->past[c][i], &x);
+			remember(&w->past[c][cpu_pcid(&w->m.cpu[c])][i], &x);
 		}
 	}
 }
 
-static void forget(struct world *w, unsigned cpu, unsigned gva, bool globals)
-{
-	struct history *h = &w->past[cpu][gva], old = *h;
+enum keep { KEEP_GLOBALS, KEEP_NOTHING, KEEP_OTHERS /* only globals go */ };
 
-	if (globals || !(w->m.cpu[cpu].regs.cr4 & BIT(7)))
+static void forget(struct world *w, unsigned cpu, unsigned pcid, unsigned gva, enum keep keep)
+{
+	struct history *h = &w->past[cpu][pcid][gva], old = *h;
+	bool pge = w->m.cpu[cpu].regs.cr4 & BIT(7);
+
+	if (keep == KEEP_NOTHING || (keep == KEEP_GLOBALS && !pge))
 		h->any = false;
 	h->n = 0;
-	for (unsigned i = 0; !globals && w->m.cpu[cpu].regs.cr4 & BIT(7) && i < old.n; i++) {
-		if (old.x[i].g)
+	for (unsigned i = 0; keep != KEEP_NOTHING && i < old.n; i++) {
+		if ((old.x[i].g && pge) == (keep == KEEP_GLOBALS))
 			h->x[h->n++] = old.x[i];
 	}
 }
 
-static void forget_all(struct world *w, unsigned cpu, bool globals)
+static void forget_pcid(struct world *w, unsigned cpu, unsigned pcid, enum keep keep)
 {
 	for (unsigned i = 0; i < NR_GVAS; i++)
-		forget(w, cpu, i, globals);
+		forget(w, cpu, pcid, i, keep);
+}
+
+static void forget_all(struct world *w, unsigned cpu)
+{
+	for (unsigned pcid = 0; pcid < NR_PCIDS; pcid++)
+		forget_pcid(w, cpu, pcid, KEEP_NOTHING);
 	snapshot(w);
+}
+
+/* Entries cached as global serve every PCID. */
+static void share_globals(struct world *w, unsigned cpu)
+{
+	if (!(w->m.cpu[cpu].regs.cr4 & BIT(7)))
+		return;
+	for (unsigned p = 0; p < NR_PCIDS; p++) {
+		for (unsigned g = 0; g < NR_GVAS; g++) {
+			const struct history *h = &w->past[cpu][p][g];
+
+			for (unsigned i = 0; i < h->n; i++) {
+				for (unsigned q = 0; h->x[i].g && q < NR_PCIDS; q++)
+					remember(&w->past[cpu][q][g], &h->x[i]);
+			}
+		}
+	}
 }
 
 /* ---- dirty pages by our own account ---- */
@@ -277,6 +305,36 @@ static void note_ad_writes(struct world *w, const struct oracle_xlat *x)
 	}
 }
 
+/*
+ * Until it answers a flush a processor may still store by an entry that is to go: into what is about to
+ * become a table, say, while L0 reads it.
+ */
+static void intrude(struct machine *m, const struct mmu_flush *f)
+{
+	struct world *w = container_of(m, struct world, m);
+	unsigned n = (unsigned)below(w, m->nr_cpus), size = chance(w, 20) ? 4 : 8;
+	struct tlb_entry *e = &m->cpu[n].tlb[below(w, NR_TLB)];
+	uint64_t value;
+	gpa_t gpa;
+
+	if (!w->may_intrude || w->intruded || !(f->vcpus & MMU_VCPU_BIT(n)) ||
+	    mmu_get_policy(m->vm) != MMU_POLICY_SHADOW)
+		return;
+	for (unsigned i = 0; i < NR_TLB && !(e->valid && e->w && e->d); i++)
+		e = &m->cpu[n].tlb[i];
+	if (!e->valid || !e->w || !e->d || (f->kind == MMU_FLUSH_FRAMES && (e->hpa >> 12) - f->pfn >= f->count))
+		return;
+	gpa = e->hpa - (uint64_t)(uintptr_t)m->map;
+	if (gpa >= LOW_PAGES << 12)
+		return;
+	value = any_entry(w, level_of(gpa));
+	gpa += any_index(w) * size % 4096;
+	memcpy(machine_ptr(m, gpa), &value, size);
+	written(w, gpa);
+	w->intruded = true;
+	w->intrusions++;
+}
+
 static bool is_rom(gpa_t gpa)
 {
 	return gpa - ROM_GPA < ROM_PAGES << 12;
@@ -303,7 +361,7 @@ static void do_access(struct world *w)
 	unsigned cpu = (unsigned)(c - w->m.cpu), g = (unsigned)below(w, NR_GVAS), size;
 	unsigned access = chance(w, 45) ? OACC_W : chance(w, 15) ? OACC_X : 0;
 	struct oracle_regs regs = oracle_regs_of(c);
-	struct history *h = &w->past[cpu][g];
+	struct history *h = &w->past[cpu][cpu_pcid(c)][g];
 	uint64_t la = w->gva[g], value;
 	struct oracle_xlat fresh;
 	struct outcome o;
@@ -320,17 +378,29 @@ static void do_access(struct world *w)
 		uint32_t want = oracle_judge(&regs, &fresh, access);
 
 		w->faults++;
+		if (w->intruded && want != (o.code | ORACLE_FAULT)) {
+			now(w, cpu, la, &fresh);
+			want = oracle_judge(&regs, &fresh, access);
+		}
 		if (!want || (want & ~ORACLE_FAULT) != o.code)
 			WRONG(w, "cpu %u la %llx access %x: fault %x, not %x", cpu,
 			      (unsigned long long)la, access, o.code, want);
 		if (o.cr2 != (regs.efer & BIT(10) ? la : (uint32_t)la))
 			WRONG(w, "cr2 %llx", (unsigned long long)o.cr2);
-		note_ad_writes(w, &fresh);
+		if (!w->intruded)
+			note_ad_writes(w, &fresh);
+		snapshot(w);
 		return;
 	}
 	w->mmio += o.kind == OUT_MMIO;
 	w->emulated += o.emulated;
 	ok = explains(w, c, &fresh, la, access, &o);
+	if (!ok && w->intruded) {
+		struct oracle_xlat later;
+
+		now(w, cpu, la, &later);
+		ok = explains(w, c, &later, la, access, &o);
+	}
 	if (!ok) {
 		w->stale++;
 		ok = h->any;
@@ -355,7 +425,7 @@ static void do_access(struct world *w)
 				fresh.n = i;
 		}
 	}
-	if (regs.cr0 >> 31)
+	if (regs.cr0 >> 31 && !w->intruded)
 		note_ad_writes(w, &fresh);
 	snapshot(w);
 }
@@ -406,14 +476,33 @@ static void do_dma(struct world *w)
 static void do_invlpg(struct world *w)
 {
 	struct cpu *c = any_cpu(w);
-	unsigned g = (unsigned)below(w, NR_GVAS);
+	unsigned g = (unsigned)below(w, NR_GVAS), cpu = (unsigned)(c - w->m.cpu);
 
 	cpu_invlpg(c, w->gva[g]);
 	for (unsigned i = 0; i < NR_GVAS; i++) {
-		uint64_t a = w->gva[i], b = w->gva[g];
+		for (unsigned p = 0; w->gva[i] == w->gva[g] && p < NR_PCIDS; p++)
+			forget(w, cpu, p, i, p == cpu_pcid(c) ? KEEP_NOTHING : KEEP_OTHERS);
+	}
+	snapshot(w);
+}
 
-		if (a == b)
-			forget(w, (unsigned)(c - w->m.cpu), i, true);
+static void do_invpcid(struct world *w)
+{
+	struct cpu *c = any_cpu(w);
+	unsigned g = (unsigned)below(w, NR_GVAS), cpu = (unsigned)(c - w->m.cpu);
+	unsigned pcid = c->regs.cr4 & BIT(17) ? (unsigned)below(w, NR_PCIDS) : 0;
+	enum mmu_invpcid type = (enum mmu_invpcid)below(w, 4);
+
+	cpu_invpcid(c, type, pcid, w->gva[g]);
+	for (unsigned p = 0; p < NR_PCIDS; p++) {
+		if (type == MMU_INVPCID_ALL_GLOBAL)
+			forget_pcid(w, cpu, p, KEEP_NOTHING);
+		else if (type == MMU_INVPCID_ALL || (type == MMU_INVPCID_SINGLE && p == pcid))
+			forget_pcid(w, cpu, p, KEEP_GLOBALS);
+	}
+	for (unsigned i = 0; type == MMU_INVPCID_ADDRESS && i < NR_GVAS; i++) {
+		if (w->gva[i] == w->gva[g])
+			forget(w, cpu, pcid, i, KEEP_GLOBALS);
 	}
 	snapshot(w);
 }
@@ -453,8 +542,16 @@ static void do_cr3(struct world *w)
 			return;
 		memcpy(c->regs.pdptr, pdptr, sizeof(pdptr));
 	}
+	share_globals(w, (unsigned)(c - w->m.cpu));
+	if (c->regs.cr4 & BIT(17)) {
+		if (chance(w, 40))
+			cr3 = c->regs.cr3; /* the tables of now, or of some time ago */
+		cr3 = (cr3 & ~0xfffull) | below(w, NR_PCIDS) | (chance(w, 60) ? BIT(63) : 0);
+	}
 	cpu_load_cr3(c, cr3);
-	forget_all(w, (unsigned)(c - w->m.cpu), false);
+	if (!(cr3 >> 63))
+		forget_pcid(w, (unsigned)(c - w->m.cpu), cpu_pcid(c), KEEP_GLOBALS);
+	snapshot(w);
 }
 
 static void do_regs(struct world *w)
@@ -477,13 +574,18 @@ static void do_regs(struct world *w)
 		 (chance(w, 20) ? BIT(20) : 0) | (chance(w, 20) ? BIT(21) : 0);
 	if (r.efer & BIT(10))
 		r.cr4 |= chance(w, 30) ? BIT(22) : 0;
+	r.cr4 &= ~BIT(17);
+	if (r.efer & BIT(10) && chance(w, 60))
+		r.cr4 |= BIT(17);
+	else if (r.efer & BIT(10))
+		r.cr3 &= ~0xfffull;
 	r.efer = (r.efer & ~BIT(11)) | (chance(w, 80) ? BIT(11) : 0);
 	r.pkru = (uint32_t)rnd(w) & (uint32_t)rnd(w) & ~3u;
 	if (r.cr0 >> 31 && r.cr4 & BIT(5) && !(r.efer & BIT(10)) &&
 	    mmu_read_pdptrs(c->v, &r, r.cr3, r.pdptr))
 		return;
 	cpu_set_regs(c, &r);
-	forget_all(w, (unsigned)(c - w->m.cpu), true);
+	forget_all(w, (unsigned)(c - w->m.cpu));
 }
 
 /* ---- the log ---- */
@@ -588,7 +690,7 @@ static void do_rare(struct world *w)
 		assert_int_equal(mmu_set_policy(w->m.vm, policy), 0);
 		for (unsigned c = 0; c < w->m.nr_cpus; c++) {
 			cpu_flush(&w->m.cpu[c], true);
-			forget_all(w, c, true);
+			forget_all(w, c);
 		}
 		break;
 	case 2:
@@ -607,7 +709,8 @@ static const struct {
 	void (*run)(struct world *w);
 } operations[] = {
 	{"access", 560, do_access},   {"table write", 220, do_table_write},
-	{"invlpg", 80, do_invlpg},    {"cr3", 60, do_cr3},
+	{"invlpg", 70, do_invlpg},    {"cr3", 70, do_cr3},
+	{"invpcid", 15, do_invpcid},
 	{"registers", 30, do_regs},   {"dirty", 25, do_dirty},
 	{"dma", 4, do_dma},	      {"slots", 3, do_slots},
 	{"rare", 3, do_rare},
@@ -642,6 +745,7 @@ static struct world *world_new(uint64_t seed, unsigned nr_cpus, uint64_t table_b
 	w->what = "setup";
 	choose_gvas(w);
 	machine_init(&w->m, &config, nr_cpus);
+	w->m.before_flush = intrude;
 	machine_add(&w->m, 0, 0, LOW_PAGES << 12, 0, 0);
 	machine_add(&w->m, 1, BIG_GPA, BIG_PAGES << 12, 4 << 20, 0);
 	machine_add(&w->m, 2, ROM_GPA, ROM_PAGES << 12, 12 << 20, SLOT_READONLY);
@@ -676,17 +780,20 @@ static void run(uint64_t seed, uint64_t ops)
 		while (pick >= operations[i].weight)
 			pick -= operations[i++].weight;
 		w->what = operations[i].name;
+		w->intruded = false;
+		w->may_intrude = operations[i].run == do_access || operations[i].run == do_invlpg;
 		operations[i].run(w);
 		machine_drain(&w->m);
 		if (mmu_audit(w->m.vm, text, sizeof(text)))
 			WRONG(w, "audit: %s", text);
 	}
 	print_message("seed %llu: %llu operations, %llu accesses: %llu faults, %llu mmio, %llu emulated, "
-		      "%llu by stale entries; %llu dirty told, %llu true\n",
+		      "%llu by stale entries, %llu intrusions; %llu dirty told, %llu true\n",
 		      (unsigned long long)seed, (unsigned long long)ops,
 		      (unsigned long long)w->accesses, (unsigned long long)w->faults,
 		      (unsigned long long)w->mmio, (unsigned long long)w->emulated,
-		      (unsigned long long)w->stale, (unsigned long long)w->told_dirty,
+		      (unsigned long long)w->stale, (unsigned long long)w->intrusions,
+		      (unsigned long long)w->told_dirty,
 		      (unsigned long long)w->truly_dirty);
 	world_free(w);
 }

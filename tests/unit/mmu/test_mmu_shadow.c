@@ -380,6 +380,8 @@ static void reclaim(void **state)
 	}
 	assert_true(vm_stats().mmu_recycled > 200);
 	assert_true(vm_stats().mmu_table_pages <= 64);
+	mmu_zap_all(m.vm);
+	assert_int_equal(vm_stats().mmu_pages, 0);
 }
 
 static void mmio(void **state)
@@ -396,6 +398,13 @@ static void mmio(void **state)
 	assert_int_equal(cpu_stats(0).pf_mmio_spte_created, 1);
 	assert_int_equal(cpu_stats(0).pf_mmio_cached, 2);
 	faults(0, 0, OACC_U, PF_P | PF_U); /* the cached entry has the guest's rights */
+	/* A page of memory becomes MMIO unseen (no flush), then is written. */
+	poke(&m, PT + 8, 0x10065);
+	poke(&m, PT + 16, PT | 3);
+	at(0, LA(0, 1), 0, 0x10000);
+	store(0, LA(0, 2) + 8, GIB(3) | 0x63);
+	assert_int_equal(cpu_access(&m.cpu[0], LA(0, 1), OACC_W, 0, 1).kind, OUT_MMIO);
+	machine_audit(&m);
 	/* Memory comes where none was. */
 	machine_add(&m, 1, GIB(3), 0x1000, MIB(32), 0);
 	at(0, 0x123, 0, GIB(3) + 0x123);
@@ -415,6 +424,7 @@ static void write_protect_off(void **state)
 	faults(0, 0, OACC_W, PF_P | PF_W);
 	r.cr0 &= ~BIT(16);
 	cpu_set_regs(&m.cpu[0], &r);
+	assert_false(cpu_access(&m.cpu[0], 0, OACC_W, 0, 1).emulated);
 	at(0, 0, OACC_W, 0x10000);
 	at(0, 0, OACC_U, 0x10000);
 	faults(0, 0, OACC_W | OACC_U, PF_P | PF_W | PF_U);
@@ -454,6 +464,46 @@ static void targeted_flush(void **state)
 	assert_memory_equal(&kept, &m.cpu[0].tlb[0], sizeof(kept));
 	for (unsigned i = 0; i < NR_TLB; i++)
 		assert_false(m.cpu[1].tlb[i].valid);
+}
+
+/* An entry loses W by a sync: nobody may go on writing by an old one, for none would know. */
+static void reduced_by_sync(void **state)
+{
+	struct dirty_client *c;
+	uint64_t bits[RAM / PAGE_SIZE / 64];
+
+	poke(&m, PT, 0x10067);
+	poke(&m, PT + 8, PT | 0x67);
+	cpu_paging(&m.cpu[0], PAGING_4, PML4);
+	cpu_paging(&m.cpu[1], PAGING_4, PML4);
+	at(1, 0, OACC_W, 0x10000);
+	assert_false(store(0, LA(0, 1), 0x10065));
+	cpu_invlpg(&m.cpu[0], 0);
+	assert_int_equal(dirty_client_create(m.vm, "c", 0, &c), 0);
+	assert_int_equal(dirty_client_watch(c, 0), 0);
+	/* vCPU 1 has not flushed: a write may still pass, but then the log has it. */
+	if (cpu_access(&m.cpu[1], 0, OACC_W, 7, 8).kind == OUT_OK) {
+		assert_int_equal(dirty_get(c, 0, 0, RAM / PAGE_SIZE, bits), 0);
+		assert_true(bits[0] >> 16 & 1);
+	}
+	dirty_client_destroy(c);
+}
+
+/* A frame is a directory of 64-bit entries here and of 32-bit ones there: whose A bits are address bits. */
+static void two_forms(void **state)
+{
+	machine_add(&m, 1, GIB(4), 0x10000, MIB(32), 0);
+	poke(&m, 0x9000, PDPT | 7);
+	poke(&m, PDPT, 0xa007);
+	poke(&m, 0xa000, (GIB(4) + 0x5000) | 0x67);
+	poke(&m, GIB(4) + 0x5000, 0x20067);
+	poke32(&m, 0, 0x30067); /* by 32 bits the upper half of that entry leads to the table at 0 */
+	cpu_paging(&m.cpu[0], PAGING_4, 0x9000);
+	cpu_paging(&m.cpu[1], PAGING_32, 0xa000);
+	at(0, 0, 0, 0x20000);
+	at(1, 0x400000, 0, 0x30000);
+	assert_int_equal(peek32(&m, 0xa004), 0x21); /* the walker set A */
+	faults(0, 0, 0, PF_P | PF_RSVD);	    /* and there is no table any more */
 }
 
 static void tdp_pages(void **state)
@@ -531,6 +581,8 @@ int main(void)
 		T(mmio),
 		T(write_protect_off),
 		T(targeted_flush),
+		T(reduced_by_sync),
+		T(two_forms),
 		cmocka_unit_test_setup_teardown(tdp_pages, setup_tdp, teardown),
 		cmocka_unit_test_setup_teardown(tdp_pages, setup_npt, teardown),
 		T(policy_switch),

@@ -343,6 +343,25 @@ static void nested(void **state)
 	assert_int_equal(mmu_page_fault(cpu()->v, &h), MMU_NESTED_EXIT);
 	assert_true(h.guest.misconfig);
 	machine_audit(&m);
+	/* L1 changes its EPT, unseen at first; INVEPT brings our shadow into step. */
+	mmu_leave_nested(cpu()->v);
+	cpu_paging(cpu(), PAGING_NONE, 0);
+	struct mmu_vm_stats stats;
+	assert_int_equal(cpu_access(cpu(), 0x23000 + 8 * 7, OACC_W, 0x109000 + (6 << 3) + 7, 8).kind,
+			 OUT_OK);
+	machine_audit(&m);
+	mmu_vm_read_stats(m.vm, &stats);
+	assert_int_equal(stats.mmu_unsync, 1);
+	assert_int_equal(mmu_enter_nested(cpu()->v, &n), 0);
+	mmu_vm_read_stats(m.vm, &stats);
+	assert_int_equal(stats.mmu_unsync, 0);
+	assert_int_equal(mmu_load(cpu()->v, &root), 0);
+	struct mmu_fault again = {.addr = 0x7010, .access = MMU_ACC_WRITE};
+	assert_int_equal(mmu_page_fault(cpu()->v, &again), MMU_RETRY);
+	assert_int_equal(again.gpa, 0x109010);
+	mmu_invept(cpu()->v, n.eptp);
+	mmu_invept(cpu()->v, 0);
+	machine_audit(&m);
 	mmu_leave_nested(cpu()->v);
 	n.eptp |= BIT(7);
 	cpu_paging(cpu(), PAGING_NONE, 0);
