@@ -20,8 +20,8 @@ struct cpu_cache {
 	size_t used;
 	struct cpu_decoder decoder;
 	uint8_t window[WINDOW + 16];
-	_Alignas(64) uint8_t scratch[sizeof(struct cpu_block) +
-				     (CPU_PARTS_MAX + 1) * sizeof(struct cpu_insn)];
+	_Alignas(64) uint8_t
+		scratch[sizeof(struct cpu_block) + (CPU_PARTS_MAX + 1) * sizeof(struct cpu_insn)];
 };
 
 static unsigned jump_slot(hpa_t hpa)
@@ -64,7 +64,8 @@ void cpu_cache_finish(struct cpu *c)
 	c->cache = NULL;
 }
 
-/* ---- dropping --------------------------------------------------------------------------------- */
+/* ---- dropping ---------------------------------------------------------------------------------
+ */
 
 /* A dropped block that is still executing, or linked to: leave before the next instruction. */
 static void op_stale(struct cpu *c, const struct cpu_insn *i)
@@ -73,8 +74,8 @@ static void op_stale(struct cpu *c, const struct cpu_insn *i)
 }
 
 /*
- * Predecessors that are linked to it lie in the same frame, so they go with it, or their links lead to
- * op_stale. Only an instruction's first part is replaced: one that has begun ends.
+ * Predecessors that are linked to it lie in the same frame, so they go with it, or their links lead
+ * to op_stale. Only an instruction's first part is replaced: one that has begun ends.
  */
 static void kill_block(struct cpu *c, struct cpu_block *b)
 {
@@ -135,7 +136,8 @@ void cpu_cache_drop_all(struct cpu *c)
 	c->chain_from = NULL;
 }
 
-/* ---- making ----------------------------------------------------------------------------------- */
+/* ---- making -----------------------------------------------------------------------------------
+ */
 
 static struct cpu_block *alloc_block(struct cpu *c, const struct cpu_decoder *d)
 {
@@ -206,8 +208,9 @@ static uint64_t next_page(const struct cpu *c, uint64_t lin)
 }
 
 /*
- * The bytes are copied, decoded, marked as code and compared again: a store in between is seen by the
- * comparison, one after the mark by the one who stores (domain.c says how, and what "unproved" is).
+ * The bytes are copied, decoded, marked as code and compared again: a store in between is seen by
+ * the comparison, one after the mark by the one who stores (domain.c says how, and what "unproved"
+ * is).
  */
 static struct cpu_block *make_block(struct cpu *c, uint64_t lin, hpa_t hpa, bool one)
 {
@@ -244,7 +247,8 @@ static struct cpu_block *make_block(struct cpu *c, uint64_t lin, hpa_t hpa, bool
 	return b;
 }
 
-/* ---- finding ---------------------------------------------------------------------------------- */
+/* ---- finding ----------------------------------------------------------------------------------
+ */
 
 /* Whether @b may still run: its second page is where it was, its bytes are what they were. */
 static bool still_good(struct cpu *c, struct cpu_block *b, uint64_t lin, hpa_t hpa)
@@ -340,7 +344,8 @@ void cpu_jump(struct cpu *c)
 		b->insn[0].fn(c, b->insn);
 }
 
-/* ---- for cpu_emulate() ------------------------------------------------------------------------ */
+/* ---- for cpu_emulate() ------------------------------------------------------------------------
+ */
 
 struct cpu_decoder *cpu_block_decoder(struct cpu *c)
 {

@@ -125,7 +125,7 @@ struct cpu_cpuid {
 };
 
 enum cpu_paging {
-	CPU_PAGING_SHADOW, /* one walk, from controls.root, of a 4-level 64-bit table, whatever CR0.PG */
+	CPU_PAGING_SHADOW, /* one walk, from controls.root, of a 64-bit table, whatever CR0.PG */
 	CPU_PAGING_TDP,    /* the guest's own tables, each access translated through controls.root */
 };
 
@@ -157,6 +157,7 @@ enum cpu_tdp_format { CPU_TDP_EPT, CPU_TDP_NPT };
 #define CPU_CTL_TSC_ICOUNT  BIT(22) /* the TSC counts instructions: tsc_offset + those retired */
 #define CPU_CTL_WBNOINVD    BIT(23)
 #define CPU_CTL_TDP_AD      BIT(24) /* EPTP bit 6: accessed and dirty flags in the EPT */
+#define CPU_CTL_NO_APIC     BIT(26) /* CPUID shows no local APIC: its IA32_APIC_BASE disables it */
 #define CPU_CTL_TPR_SHADOW  BIT(25) /* leave with CPU_EXIT_TPR_BELOW when CR8 drops below tpr_threshold */
 
 /* What makes the processor leave. Data, so that a nested guest's are only other values. */
@@ -171,7 +172,7 @@ struct cpu_controls {
 	const uint8_t *io_bitmap;  /* 8 KiB, one bit a port; NULL: every port leaves */
 	enum cpu_paging paging;
 	enum cpu_tdp_format tdp_format;
-	uint8_t tdp_levels;  /* 4 or 5 */
+	uint8_t tdp_levels;  /* 4 or 5; of a shadow root too (0: 4) */
 	uint8_t tpr_threshold;
 	uint16_t vpid;
 	uint64_t root;       /* host address of the root table */
@@ -239,7 +240,7 @@ struct cpu_exit {
 			uint64_t gpa;   /* TDP: guest physical */
 			uint64_t gva;   /* guest linear, when gva_valid */
 			bool gva_valid;
-			bool walk;      /* on the way to translate gva (a guest table), not the access itself */
+			bool walk;      /* a guest table on the way to translate gva */
 			bool read, write, fetch, user;
 			uint8_t present_perms; /* EPT: what the walk allowed, R W X in bits 0 1 2 */
 			uint32_t error; /* NPT: #PF-style */
@@ -271,7 +272,8 @@ struct cpu_exit {
 };
 
 /*
- * One instruction, or the delivery of state.event, outside the TLB (cpu_emulate). Addresses are guest linear. A handler returns
+ * One instruction, or the delivery of state.event, outside the TLB (cpu_emulate). Addresses are guest
+ * linear. A handler returns
  * CPU_MEM_OK, or CPU_MEM_FAULT with *fault filled (the guest's own fault), or CPU_MEM_STOP: leave
  * the instruction undone, cpu_emulate() returns CPU_EMULATE_STOP. Accesses never cross a page.
  */
@@ -410,7 +412,7 @@ const char *cpu_exit_name(enum cpu_exit_reason reason);
 
 /* The last instructions' addresses, newest last, for a crash report. Returns how many (at most max). */
 unsigned cpu_history(const struct cpu *c, uint64_t *rip, unsigned max);
-/* Disassemble @len bytes at @rip under the current mode into @text. Returns the instruction's length, 0 if bad. */
+/* Disassemble @len bytes at @rip under the current mode into @text. Returns the length, 0 if bad. */
 unsigned cpu_disassemble(const struct cpu *c, const uint8_t *bytes, unsigned len, uint64_t rip,
 			 char *text, size_t text_len);
 

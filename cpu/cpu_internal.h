@@ -25,7 +25,7 @@ typedef void (*cpu_op_fn)(struct cpu *c, const struct cpu_insn *i);
 struct cpu_insn {
 	cpu_op_fn fn;
 	union {
-		uint64_t imm;      /* sign-extended; for branches: the target's distance from the block's start */
+		uint64_t imm;      /* sign-extended; branches: the target's distance from the block's start */
 		const void *aux;   /* what the family wants (a thunk's descriptor, ..) */
 	};
 	int64_t disp;
@@ -177,7 +177,7 @@ struct cpu {
 	uint8_t cur_len;       /* length of the instruction that cpu_begin() began */
 	bool stepping;         /* cpu_step() */
 	bool watching;         /* data breakpoints: every access takes the slow path */
-	uint64_t sti_at; /* s.int_shadow_sti counts only while icount is still this: STI need not end a block */
+	uint64_t sti_at; /* s.int_shadow_sti counts only while icount is this: STI ends no block */
 	bool was_rf, was_sti, was_movss; /* taken out of the state while one instruction runs */
 	uint64_t dbg_hits;     /* DR6 bits of the data breakpoints that it met */
 	int64_t watch_hit;     /* L0's watchpoint that it met, or -1 */
@@ -281,7 +281,8 @@ void cpu_update_asid(struct cpu *c);
  * A call stays a call, and the chain eats the stack, when a local's address has escaped (was passed on)
  * and the local is still in scope: keep such locals in an inner block or in a function of their own.
  */
-#if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && !defined(UMBRA_DEBUG)
+#if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) &&    \
+	!defined(UMBRA_DEBUG)
 #define CPU_CHAINING 1
 #else
 #define CPU_CHAINING 0
@@ -486,6 +487,9 @@ void cpu_probe(struct cpu *c, const struct cpu_insn *i, uint64_t lin, unsigned l
 void cpu_copy_in(struct cpu *c, const struct cpu_insn *i, void *dst, uint64_t lin, unsigned len);
 void cpu_copy_out(struct cpu *c, const struct cpu_insn *i, uint64_t lin, const void *src, unsigned len);
 
+/* Before the two above: silicon looks at an x87 or FXSAVE area's last byte first, so CR2 shows that. */
+void cpu_probe_end(struct cpu *c, const struct cpu_insn *i, uint64_t lin, unsigned len, bool write);
+
 /*
  * Segment checks (SDM 3A 5.3, 5.4) of an access at offset @ea in segment @seg: limit, type, canonical
  * form; leaves with #GP or #SS. Returns the linear address. For handlers that form addresses themselves
@@ -493,6 +497,12 @@ void cpu_copy_out(struct cpu *c, const struct cpu_insn *i, uint64_t lin, const v
  */
 uint64_t cpu_seg_check(struct cpu *c, const struct cpu_insn *i, unsigned seg, uint64_t ea,
 		       unsigned size, bool write);
+
+/*
+ * The same of the memory operand, for a handler in decode.c's checks_itself(), which has another fault to
+ * find first. In 64-bit mode there is nothing to check before the access; such handlers run at CPL 0 there.
+ */
+uint64_t cpu_operand_lin(struct cpu *c, const struct cpu_insn *i, unsigned size, bool write);
 
 /* ---- the stack -------------------------------------------------------------------------------- */
 
@@ -530,7 +540,8 @@ struct cpu_dec {
 /*
  * One row a mnemonic. Before pick() the decoder has filled len, idx, off, flags, size (operand width),
  * asize, the memory operand (base, index, scale, seg, disp), r1 r2 r3 (the first, second, third visible
- * register operand) and imm (the first immediate). pick() chooses fn, adjusts, and returns true, or false for #UD.
+ * register operand) and imm (the first immediate). pick() chooses fn, adjusts, and returns true, or
+ * false for #UD.
  * LOCK: pick() must refuse (false) where the manual says #UD.
  *
  * A mnemonic may have rows in several tables (MOV: general in mov, segment registers in segment, control
@@ -607,7 +618,7 @@ static inline bool cpu_has(const struct cpu *c, enum cpu_feature f)
 
 /* event.c: deliver s.event through the IDT or IVT; leaves by cpu_fault() or cpu_leave() on trouble. */
 void cpu_deliver_event(struct cpu *c);
-/* event.c: a fault arose while nothing/something was being delivered: s.event becomes it, #DF, or triple fault.
+/* event.c: a fault arose, maybe during a delivery: s.event becomes it, #DF, or triple fault.
  * Returns false for a triple fault. */
 bool cpu_raise_event(struct cpu *c, const struct cpu_event *ev);
 /* segment.c: descriptor loads and checks, used by events, far transfers and task switches. */

@@ -49,6 +49,8 @@ static void dynamic_bits(struct cpu *c, uint32_t leaf, uint32_t subleaf, uint32_
 	switch (leaf) {
 	case 1:
 		out[ECX] &= ~(uint32_t)BIT(27);
+		if (c->ctl.exits & CPU_CTL_NO_APIC)
+			out[EDX] &= ~(uint32_t)BIT(9);
 		if (c->s.cr4 & X86_CR4_OSXSAVE)
 			out[ECX] |= BIT(27);
 		break;

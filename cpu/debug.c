@@ -58,7 +58,8 @@ void cpu_debug_data(struct cpu *c, uint64_t lin, unsigned len, bool write)
 	const struct cpu_host_debug *h = &c->host_debug;
 
 	if (c->s.dr7 & 0xff)
-		c->dbg_hits |= bits_of(&c->s, lin, len, 1u << BP_ACCESS | (write ? 1u << BP_WRITE : 0));
+		c->dbg_hits |=
+			bits_of(&c->s, lin, len, 1u << BP_ACCESS | (write ? 1u << BP_WRITE : 0));
 	for (unsigned n = 0; n < h->watches; n++) {
 		if (lin < h->watch[n].gva + h->watch[n].len && h->watch[n].gva < lin + len &&
 		    (write || !h->watch[n].write_only))

@@ -6,9 +6,9 @@
 #include "cpu/core.h"
 
 static const struct cpu_op_table *const families[] = {
-	&cpu_ops_alu,	 &cpu_ops_mov,	   &cpu_ops_shift, &cpu_ops_bits, &cpu_ops_string,
-	&cpu_ops_control, &cpu_ops_stack,  &cpu_ops_misc,  &cpu_ops_system, &cpu_ops_segment,
-	&cpu_ops_fpu,	 &cpu_ops_sse,	   &cpu_ops_avx,   &cpu_ops_xsave,
+	&cpu_ops_alu,	  &cpu_ops_mov,	  &cpu_ops_shift, &cpu_ops_bits,   &cpu_ops_string,
+	&cpu_ops_control, &cpu_ops_stack, &cpu_ops_misc,  &cpu_ops_system, &cpu_ops_segment,
+	&cpu_ops_fpu,	  &cpu_ops_sse,	  &cpu_ops_avx,	  &cpu_ops_xsave,
 };
 
 #define ROWS_MAX 4096
@@ -39,7 +39,8 @@ void cpu_decode_init(struct cpu *c)
 	pthread_once(&rows_once, build_rows);
 }
 
-/* ---- registers -------------------------------------------------------------------------------- */
+/* ---- registers --------------------------------------------------------------------------------
+ */
 
 uint8_t cpu_reg_offset(ZydisRegister reg)
 {
@@ -80,7 +81,8 @@ static uint8_t reg_operand(ZydisRegister reg)
 	}
 }
 
-/* ---- handlers of the decoder's own ------------------------------------------------------------- */
+/* ---- handlers of the decoder's own -------------------------------------------------------------
+ */
 
 void cpu_op_ud(struct cpu *c, const struct cpu_insn *i)
 {
@@ -131,9 +133,11 @@ static void op_check_alignment(struct cpu *c, const struct cpu_insn *i)
 	CPU_NEXT(c, i);
 }
 
-/* ---- operands --------------------------------------------------------------------------------- */
+/* ---- operands ---------------------------------------------------------------------------------
+ */
 
-static void fill_memory(const struct cpu_decoder *d, struct cpu_insn *i, const ZydisDecodedOperand *op)
+static void fill_memory(const struct cpu_decoder *d, struct cpu_insn *i,
+			const ZydisDecodedOperand *op)
 {
 	i->flags |= CPU_INSN_MEM;
 	i->base = cpu_reg_slot(op->mem.base);
@@ -154,15 +158,26 @@ static bool encoded_memory(const ZydisDecodedOperand *op)
 		op->encoding == ZYDIS_OPERAND_ENCODING_DISP16_32_64);
 }
 
+/* A SIB byte without base; with 67 and REX.B Zydis makes it R13D. */
+static bool has_no_base(const ZydisDecodedInstruction *zi)
+{
+	return zi->attributes & ZYDIS_ATTRIB_HAS_SIB && zi->raw.modrm.mod == 0 && zi->raw.sib.base == 5;
+}
+
 static void fill_operands(const struct cpu_decoder *d, struct cpu_dec *dec, struct cpu_insn *i)
 {
 	unsigned regs = 0;
 	bool imm = false;
 
 	for (unsigned k = 0; k < dec->zi.operand_count; k++) {
-		const ZydisDecodedOperand *op = &dec->op[k];
+		ZydisDecodedOperand *op = &dec->op[k];
 
 		if (encoded_memory(op)) {
+			if (has_no_base(&dec->zi)) {
+				op->mem.base = ZYDIS_REGISTER_NONE;
+				op->mem.disp.has_displacement = true;
+				op->mem.disp.value = dec->zi.raw.disp.value;
+			}
 			fill_memory(d, i, op);
 		} else if (op->type == ZYDIS_OPERAND_TYPE_MEMORY) {
 			/* A stack access: where a non-canonical address is #SS. */
@@ -184,11 +199,12 @@ static void fill_operands(const struct cpu_decoder *d, struct cpu_dec *dec, stru
 	}
 }
 
-/* ---- preludes --------------------------------------------------------------------------------- */
+/* ---- preludes ---------------------------------------------------------------------------------
+ */
 
 /*
- * Bit tests with a register index reach beyond the operand: their handlers check what they touch. Hints
- * and undefined opcodes touch nothing.
+ * Bit tests with a register index reach beyond the operand: their handlers check what they touch.
+ * Hints and undefined opcodes touch nothing.
  */
 static bool checks_itself(const struct cpu_dec *dec)
 {
@@ -197,7 +213,13 @@ static bool checks_itself(const struct cpu_dec *dec)
 	case ZYDIS_MNEMONIC_BTS:
 	case ZYDIS_MNEMONIC_BTR:
 	case ZYDIS_MNEMONIC_BTC: return dec->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER;
+	case ZYDIS_MNEMONIC_ARPL:
 	case ZYDIS_MNEMONIC_INVLPG:
+	case ZYDIS_MNEMONIC_LGDT:
+	case ZYDIS_MNEMONIC_LIDT:
+	case ZYDIS_MNEMONIC_LLDT:
+	case ZYDIS_MNEMONIC_LMSW:
+	case ZYDIS_MNEMONIC_LTR:
 	case ZYDIS_MNEMONIC_NOP:
 	case ZYDIS_MNEMONIC_UD0:
 	case ZYDIS_MNEMONIC_UD1:
@@ -253,7 +275,9 @@ static unsigned alignment(const struct cpu_dec *dec, const ZydisDecodedOperand *
 	case ZYDIS_MNEMONIC_LDDQU:
 	case ZYDIS_MNEMONIC_MOVDQU:
 	case ZYDIS_MNEMONIC_MOVUPS:
-	case ZYDIS_MNEMONIC_MOVUPD: return 1;
+	case ZYDIS_MNEMONIC_MOVUPD:
+	case ZYDIS_MNEMONIC_VCVTPH2PS:
+	case ZYDIS_MNEMONIC_VCVTPS2PH: return 1;
 	default: break;
 	}
 	if (bytes == 10)
@@ -292,7 +316,8 @@ static unsigned add_preludes(const struct cpu_decoder *d, const struct cpu_dec *
 	return n;
 }
 
-/* ---- one instruction -------------------------------------------------------------------------- */
+/* ---- one instruction --------------------------------------------------------------------------
+ */
 
 static void set_machine_mode(ZydisDecoder *z, const struct cpu *c)
 {
@@ -304,14 +329,16 @@ static void set_machine_mode(ZydisDecoder *z, const struct cpu *c)
 		ZydisDecoderInit(z,
 				 c->mode & CPU_MODE_LMA ? ZYDIS_MACHINE_MODE_LONG_COMPAT_32
 							: ZYDIS_MACHINE_MODE_LEGACY_32,
-				 c->mode & CPU_MODE_SS32 ? ZYDIS_STACK_WIDTH_32 : ZYDIS_STACK_WIDTH_16);
+				 c->mode & CPU_MODE_SS32 ? ZYDIS_STACK_WIDTH_32
+							 : ZYDIS_STACK_WIDTH_16);
 		break;
 	default:
 		ZydisDecoderInit(z,
 				 c->mode & CPU_MODE_LMA	   ? ZYDIS_MACHINE_MODE_LONG_COMPAT_16
 				 : c->mode & CPU_MODE_PROT ? ZYDIS_MACHINE_MODE_LEGACY_16
 							   : ZYDIS_MACHINE_MODE_REAL_16,
-				 c->mode & CPU_MODE_SS32 ? ZYDIS_STACK_WIDTH_32 : ZYDIS_STACK_WIDTH_16);
+				 c->mode & CPU_MODE_SS32 ? ZYDIS_STACK_WIDTH_32
+							 : ZYDIS_STACK_WIDTH_16);
 		break;
 	}
 	/* What CPUID does not show decodes as what it was before. */
@@ -341,7 +368,8 @@ static bool pick(struct cpu_dec *dec, struct cpu_insn *i)
 }
 
 /* Direct branches within the page may be linked, where rip needs no looking at. */
-static bool may_chain(const struct cpu_decoder *d, const struct cpu_dec *dec, const struct cpu_insn *i)
+static bool may_chain(const struct cpu_decoder *d, const struct cpu_dec *dec,
+		      const struct cpu_insn *i)
 {
 	uint64_t target = d->page_off + i->imm;
 

@@ -28,8 +28,8 @@ unsigned cpu_disassemble(const struct cpu *c, const uint8_t *bytes, unsigned len
 	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&z, bytes, len, &zi, op)))
 		return 0;
 	ZydisFormatterInit(&f, ZYDIS_FORMATTER_STYLE_INTEL);
-	if (text_len && !ZYAN_SUCCESS(ZydisFormatterFormatInstruction(&f, &zi, op, zi.operand_count_visible,
-								       text, text_len, rip, NULL)))
+	if (text_len && !ZYAN_SUCCESS(ZydisFormatterFormatInstruction(
+				&f, &zi, op, zi.operand_count_visible, text, text_len, rip, NULL)))
 		return 0;
 	return zi.length;
 }

@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Code that is written: which host frames hold code, who must drop what, and when that is proved. */
+/* Code that is written: which host frames hold code, who must drop what, and when that is proved.
+ */
 #include <pthread.h>
 #include <stdlib.h>
 
 #include "cpu/core.h"
 
 /*
- * A frame's mark is a bit a 64-byte line from which some processor decoded. While a frame has a mark no
- * processor keeps a write entry for it: its stores go through cpu_mem_done_slow(), which stores first,
- * then looks at the mark (with a fence between), while a decoder marks first, then reads. So one of the
- * two sees the other. What is left are the write entries that others had when the first mark was made:
- * the request to drop them carries a number, blocks decoded meanwhile are "unproved" until everybody
- * who runs has passed it, and an unproved block is compared with memory at each entry.
+ * A frame's mark is a bit a 64-byte line from which some processor decoded. While a frame has a
+ * mark no processor keeps a write entry for it: its stores go through cpu_mem_done_slow(), which
+ * stores first, then looks at the mark (with a fence between), while a decoder marks first, then
+ * reads. So one of the two sees the other. What is left are the write entries that others had when
+ * the first mark was made: the request to drop them carries a number, blocks decoded meanwhile are
+ * "unproved" until everybody who runs has passed it, and an unproved block is compared with memory
+ * at each entry.
  *
  * Frames are never forgotten before the domain ends, so they are found without a lock.
  */
@@ -27,7 +29,8 @@ struct code_frame {
 	uint32_t patience;
 };
 
-/* After so many writes beside its code a frame gives its code up; each time it takes twice as many. */
+/* After so many writes beside its code a frame gives its code up; each time it takes twice as many.
+ */
 #define PATIENCE     64u
 #define PATIENCE_MAX (1u << 20)
 
@@ -90,7 +93,8 @@ void cpu_domain_split_unlock(struct cpu_domain *d)
 	pthread_mutex_unlock(&d->split);
 }
 
-/* ---- frames ----------------------------------------------------------------------------------- */
+/* ---- frames -----------------------------------------------------------------------------------
+ */
 
 static unsigned bucket_of(uint64_t pfn)
 {
@@ -122,7 +126,8 @@ static struct code_frame *make_frame(struct cpu_domain *d, uint64_t pfn)
 	return f;
 }
 
-/* The lines of a frame that bytes [hpa, hpa + len) touch; len is at least 1 and stays in the frame. */
+/* The lines of a frame that bytes [hpa, hpa + len) touch; len is at least 1 and stays in the frame.
+ */
 static uint64_t lines_of(hpa_t hpa, uint64_t len)
 {
 	unsigned lo = (unsigned)(hpa >> 6 & 63), hi = (unsigned)((hpa + len - 1) >> 6 & 63);
@@ -141,7 +146,8 @@ bool cpu_domain_has_code(const struct cpu_domain *d, hpa_t page)
 #define for_each_cpu(link, d)                                                                      \
 	for (struct list *link = (d)->cpus.next; link != &(d)->cpus; link = link->next)
 
-/* ---- asking others ---------------------------------------------------------------------------- */
+/* ---- asking others ----------------------------------------------------------------------------
+ */
 
 static void post(uint64_t *box, unsigned *n, bool *all, uint64_t pfn)
 {
@@ -154,7 +160,8 @@ static void post(uint64_t *box, unsigned *n, bool *all, uint64_t pfn)
 /* All but @self; the lock is held. */
 static void post_drop_code(struct cpu_domain *d, uint64_t pfn, const struct cpu *self)
 {
-	for_each_cpu(l, d) {
+	for_each_cpu(l, d)
+	{
 		struct cpu *c = list_entry(l, struct cpu, domain_link);
 
 		if (c == self)
@@ -167,11 +174,13 @@ static void post_drop_code(struct cpu_domain *d, uint64_t pfn, const struct cpu 
 static void post_drop_writes(struct cpu_domain *d, uint64_t pfn, const struct cpu *self)
 {
 	__atomic_store_n(&d->seq, d->seq + 1, __ATOMIC_SEQ_CST);
-	for_each_cpu(l, d) {
+	for_each_cpu(l, d)
+	{
 		struct cpu *c = list_entry(l, struct cpu, domain_link);
 
 		if (c == self) {
-			/* The caller drops its own now. Older requests still wait: then it is not past them. */
+			/* The caller drops its own now. Older requests still wait: then it is not
+			 * past them. */
 			if (!c->peer->writes && !c->peer->all_writes)
 				__atomic_store_n(&c->peer->passed, d->seq, __ATOMIC_SEQ_CST);
 			continue;
@@ -186,7 +195,8 @@ bool cpu_domain_proved(struct cpu_domain *d, uint64_t seq)
 	bool ret_proved = true;
 
 	pthread_mutex_lock(&d->lock);
-	for_each_cpu(l, d) {
+	for_each_cpu(l, d)
+	{
 		const struct cpu *c = list_entry(l, struct cpu, domain_link);
 
 		/* One that does not run looks into its inbox before it does. */
@@ -225,7 +235,8 @@ uint64_t cpu_domain_mark(struct cpu *c, hpa_t hpa, unsigned len)
 	return seq && !cpu_domain_proved(d, seq) ? seq : 0;
 }
 
-/* ---- writes ----------------------------------------------------------------------------------- */
+/* ---- writes -----------------------------------------------------------------------------------
+ */
 
 static void drop_frame(struct cpu_domain *d, struct code_frame *f, struct cpu *self)
 {
@@ -294,7 +305,8 @@ void cpu_domain_notify_write(struct cpu_domain *d, hpa_t hpa, uint64_t len)
 	}
 }
 
-/* ---- a processor's side ----------------------------------------------------------------------- */
+/* ---- a processor's side -----------------------------------------------------------------------
+ */
 
 int cpu_peer_init(struct cpu *c)
 {

@@ -5,8 +5,8 @@
 #include "cpu/core.h"
 
 /* Up to 15 bytes; the second page only when the instruction reaches into it. */
-static bool fetch_and_decode(struct cpu *c, uint8_t bytes[15], struct cpu_decoder *d, struct cpu_fault *fault,
-			     enum cpu_mem_result *r)
+static bool fetch_and_decode(struct cpu *c, uint8_t bytes[15], struct cpu_decoder *d,
+			     struct cpu_fault *fault, enum cpu_mem_result *r)
 {
 	uint64_t lin = cpu_lin_wrap(c, c->s.rip + c->lbase[X86_CS]);
 	unsigned access = CPU_ACCESS_FETCH | (cpu_cpl(c) == 3 ? CPU_ACCESS_USER : 0);
@@ -22,7 +22,8 @@ static bool fetch_and_decode(struct cpu *c, uint8_t bytes[15], struct cpu_decode
 		return false;
 	if (cpu_decode(d))
 		return true;
-	*r = c->mem_ops->read(c->mem_ctx, cpu_lin_wrap(c, lin + room), bytes + room, 15 - room, access, fault);
+	*r = c->mem_ops->read(c->mem_ctx, cpu_lin_wrap(c, lin + room), bytes + room, 15 - room,
+			      access, fault);
 	if (*r != CPU_MEM_OK)
 		return false;
 	d->len = 15;

@@ -101,7 +101,7 @@ static inline uint64_t cpu_fp_lin(struct cpu *c, const struct cpu_insn *i, unsig
 		lin = (uint32_t)lin;
 	else
 		lin = cpu_seg_check(c, i, i->seg, lin, size, write);
-	if (unlikely(c->mode & CPU_MODE_AC) && (lin & (align - 1)))
+	if (unlikely(c->mode & CPU_MODE_AC) && (lin & (align - 1)) && cpu_lin_canonical(c, lin))
 		cpu_fault_err(c, i, X86_VEC_AC, 0);
 	return lin;
 }

@@ -9,7 +9,8 @@ static unsigned data_access(const struct cpu *c)
 	return cpu_cpl(c) == 3 ? CPU_ACCESS_USER : 0;
 }
 
-/* ---- addresses that are none ------------------------------------------------------------------- */
+/* ---- addresses that are none -------------------------------------------------------------------
+ */
 
 /* #SS for what RSP or RBP addresses, and for the stack's own accesses; else #GP (SDM 1 3.3.7.1). */
 _Noreturn static void not_canonical(struct cpu *c, const struct cpu_insn *i, uint64_t lin)
@@ -33,7 +34,8 @@ static void check_canonical(struct cpu *c, const struct cpu_insn *i, uint64_t li
 		not_canonical(c, i, lin);
 }
 
-/* ---- cpu_emulate()'s memory --------------------------------------------------------------------- */
+/* ---- cpu_emulate()'s memory ---------------------------------------------------------------------
+ */
 
 static void emu_result(struct cpu *c, const struct cpu_insn *i, enum cpu_mem_result r,
 		       const struct cpu_fault *fault)
@@ -66,29 +68,32 @@ static void emu_read(struct cpu *c, const struct cpu_insn *i, uint64_t lin, void
 		unsigned part;
 		uint64_t next = next_part(c, lin, &part, len);
 
-		emu_result(c, i, c->mem_ops->read(c->mem_ctx, lin, dst, part, access, &fault), &fault);
+		emu_result(c, i, c->mem_ops->read(c->mem_ctx, lin, dst, part, access, &fault),
+			   &fault);
 		dst = (uint8_t *)dst + part;
 		len -= part;
 		lin = next;
 	}
 }
 
-static void emu_write(struct cpu *c, const struct cpu_insn *i, uint64_t lin, const void *src, unsigned len,
-		      unsigned access)
+static void emu_write(struct cpu *c, const struct cpu_insn *i, uint64_t lin, const void *src,
+		      unsigned len, unsigned access)
 {
 	while (len) {
 		struct cpu_fault fault = {0};
 		unsigned part;
 		uint64_t next = next_part(c, lin, &part, len);
 
-		emu_result(c, i, c->mem_ops->write(c->mem_ctx, lin, src, part, access, &fault), &fault);
+		emu_result(c, i, c->mem_ops->write(c->mem_ctx, lin, src, part, access, &fault),
+			   &fault);
 		src = (const uint8_t *)src + part;
 		len -= part;
 		lin = next;
 	}
 }
 
-static void emu_probe(struct cpu *c, const struct cpu_insn *i, uint64_t lin, unsigned len, unsigned access)
+static void emu_probe(struct cpu *c, const struct cpu_insn *i, uint64_t lin, unsigned len,
+		      unsigned access)
 {
 	while (len) {
 		struct cpu_fault fault = {0};
@@ -101,8 +106,8 @@ static void emu_probe(struct cpu *c, const struct cpu_insn *i, uint64_t lin, uns
 	}
 }
 
-static void *emu_bounce(struct cpu *c, const struct cpu_insn *i, uint64_t lin, unsigned size, bool write,
-			bool read)
+static void *emu_bounce(struct cpu *c, const struct cpu_insn *i, uint64_t lin, unsigned size,
+			bool write, bool read)
 {
 	unsigned access = data_access(c);
 
@@ -117,7 +122,8 @@ static void *emu_bounce(struct cpu *c, const struct cpu_insn *i, uint64_t lin, u
 	return c->bounce;
 }
 
-/* ---- parts of host memory ----------------------------------------------------------------------- */
+/* ---- parts of host memory -----------------------------------------------------------------------
+ */
 
 /* One host instruction where the size has one. */
 static void store_part(uint8_t *to, const uint8_t *from, unsigned len)
@@ -168,7 +174,8 @@ void *cpu_mem_r_slow(struct cpu *c, const struct cpu_insn *i, uint64_t lin, unsi
 	return c->bounce;
 }
 
-void *cpu_mem_w_slow(struct cpu *c, const struct cpu_insn *i, uint64_t lin, unsigned size, bool read)
+void *cpu_mem_w_slow(struct cpu *c, const struct cpu_insn *i, uint64_t lin, unsigned size,
+		     bool read)
 {
 	unsigned access = data_access(c) | CPU_ACCESS_WRITE, first;
 	bool code, code2 = false;
@@ -226,7 +233,8 @@ void cpu_mem_done_slow(struct cpu *c, const struct cpu_insn *i)
 	bounced_written(c);
 }
 
-/* ---- LOCK --------------------------------------------------------------------------------------- */
+/* ---- LOCK ---------------------------------------------------------------------------------------
+ */
 
 static bool cmpxchg16(void *p, void *old, const void *want)
 {
@@ -295,7 +303,8 @@ static bool emu_cmpxchg(struct cpu *c, const struct cpu_insn *i, uint8_t *old, c
 
 	memcpy(before, old, size);
 	if ((lin & ~PAGE_MASK) + size <= PAGE_SIZE) {
-		emu_result(c, i, c->mem_ops->cmpxchg(c->mem_ctx, lin, old, want, size, &fault), &fault);
+		emu_result(c, i, c->mem_ops->cmpxchg(c->mem_ctx, lin, old, want, size, &fault),
+			   &fault);
 		return !memcmp(before, old, size);
 	}
 	/* Across pages L0 gives no atomic access: it is read, compared and written. */
@@ -330,7 +339,8 @@ bool cpu_mem_cmpxchg(struct cpu *c, const struct cpu_insn *i, const void *old, c
 	return true;
 }
 
-/* ---- by size ------------------------------------------------------------------------------------ */
+/* ---- by size ------------------------------------------------------------------------------------
+ */
 
 uint64_t cpu_ld(struct cpu *c, const struct cpu_insn *i, uint64_t lin, unsigned size)
 {
@@ -352,7 +362,8 @@ void cpu_st(struct cpu *c, const struct cpu_insn *i, uint64_t lin, uint64_t v, u
 	}
 }
 
-/* ---- any length --------------------------------------------------------------------------------- */
+/* ---- any length ---------------------------------------------------------------------------------
+ */
 
 void cpu_probe(struct cpu *c, const struct cpu_insn *i, uint64_t lin, unsigned len, unsigned access)
 {
@@ -395,8 +406,8 @@ static void copy_in(struct cpu *c, const struct cpu_insn *i, void *dst, uint64_t
 }
 
 /* The whole range was probed when it spans pages. */
-static void copy_out(struct cpu *c, const struct cpu_insn *i, uint64_t lin, const void *src, unsigned len,
-		     unsigned access)
+static void copy_out(struct cpu *c, const struct cpu_insn *i, uint64_t lin, const void *src,
+		     unsigned len, unsigned access)
 {
 	if (c->mem_ops) {
 		emu_write(c, i, lin, src, len, access);
@@ -424,7 +435,14 @@ void cpu_copy_in(struct cpu *c, const struct cpu_insn *i, void *dst, uint64_t li
 	note_data(c, lin, len, false);
 }
 
-void cpu_copy_out(struct cpu *c, const struct cpu_insn *i, uint64_t lin, const void *src, unsigned len)
+void cpu_probe_end(struct cpu *c, const struct cpu_insn *i, uint64_t lin, unsigned len, bool write)
+{
+	check_canonical(c, i, lin, len);
+	cpu_probe(c, i, cpu_lin_wrap(c, lin + len - 1), 1, data_access(c) | (write ? CPU_ACCESS_WRITE : 0));
+}
+
+void cpu_copy_out(struct cpu *c, const struct cpu_insn *i, uint64_t lin, const void *src,
+		  unsigned len)
 {
 	unsigned access = data_access(c);
 
@@ -433,12 +451,14 @@ void cpu_copy_out(struct cpu *c, const struct cpu_insn *i, uint64_t lin, const v
 	note_data(c, lin, len, true);
 }
 
-/* ---- as supervisor ------------------------------------------------------------------------------ */
+/* ---- as supervisor ------------------------------------------------------------------------------
+ */
 
 /* Descriptor tables and the TSS lie at canonical addresses, or the access is #GP. */
 static void check_sys(struct cpu *c, uint64_t lin, unsigned size)
 {
-	if (c->mode & CPU_MODE_LMA && (!cpu_lin_canonical(c, lin) || !cpu_lin_canonical(c, lin + size - 1)))
+	if (c->mode & CPU_MODE_LMA &&
+	    (!cpu_lin_canonical(c, lin) || !cpu_lin_canonical(c, lin + size - 1)))
 		cpu_fault_err(c, NULL, X86_VEC_GP, 0);
 }
 

@@ -57,13 +57,14 @@ static void int_store(struct cpu *c, const struct cpu_insn *i)
 	CPU_NEXT(c, i);
 }
 
-/* VCVTPS2PH: nothing is stored before its exceptions are known. */
+/* VCVTPS2PH: its exceptions come before those of the store, and MXCSR has its flags then. */
 CPU_BODY fp_store_body(struct cpu *c, const struct cpu_insn *i)
 {
-	void *p = cpu_mem_w(c, i, cpu_lin(c, i), i->size);
 	uint8_t result[16];
+	void *p;
 
 	cpu_fp_run(c, i, result);
+	p = cpu_mem_w(c, i, cpu_lin(c, i), i->size);
 	if (i->size == 16)
 		cpu_raw_st128(p, cpu_raw_ld128(result));
 	else

@@ -78,6 +78,23 @@ CPU_BODY_HANDLER(masked_store)
 
 /* ---- gathers --------------------------------------------------------------------------------- */
 
+/* Also when the first element faults: the mask is spread over its register. */
+static void spread_mask(struct cpu *c, const struct cpu_insn *i, unsigned size, unsigned bytes)
+{
+	for (unsigned n = 0; n < 32 / size; n++) {
+		bool set = n * size < bytes && is_masked(c, i, n, size);
+
+		memset(element(c, i->r3, n, size), set ? 0xff : 0, size);
+	}
+}
+
+/* The register beyond @bytes becomes zero: beyond VEX.L with the first element that is loaded. */
+static void clear_rest(struct cpu *c, unsigned slot, unsigned bytes)
+{
+	for (unsigned n = bytes / 4; n < 8; n++)
+		memset(element(c, slot, n, 4), 0, 4);
+}
+
 /*
  * r1 is loaded, r2 holds indices, r3 the mask. An element that was loaded is there, and out of the
  * mask, when a later one faults, so that the instruction can go on from there.
@@ -88,6 +105,7 @@ CPU_BODY gather_body(struct cpu *c, const struct cpu_insn *i)
 	const unsigned count = ARG_BYTES(i->arg) / MAX(size, isize);
 	const uint64_t base = cpu_ea(c, i);
 
+	spread_mask(c, i, size, ARG_BYTES(i->arg));
 	for (unsigned n = 0; n < count; n++) {
 		int64_t index = 0;
 		uint64_t ea, v;
@@ -101,13 +119,12 @@ CPU_BODY gather_body(struct cpu *c, const struct cpu_insn *i)
 				ea = (uint32_t)ea;
 			v = cpu_ld(c, i, element_lin(c, i, ea, size, false), size);
 			memcpy(element(c, i->r1, n, size), &v, size);
+			clear_rest(c, i->r1, ARG_BYTES(i->arg));
 		}
 		memset(element(c, i->r3, n, size), 0, size);
 	}
-	for (unsigned n = count * size; n < 32; n += 4)
-		memset(element(c, i->r1, n / 4, 4), 0, 4);
-	memset(element(c, i->r3, 0, 16), 0, 16);
-	memset(element(c, i->r3, 1, 16), 0, 16);
+	clear_rest(c, i->r1, count * size);
+	clear_rest(c, i->r3, 0);
 }
 CPU_BODY_HANDLER(gather)
 

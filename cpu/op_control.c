@@ -247,11 +247,9 @@ __attribute__((noinline)) static void call_to(struct cpu *c, const struct cpu_in
 {
 	uint64_t sp = c->s.gpr[X86_RSP] - i->size;
 
-	if (!op_long(c))
-		target = check_target(c, i, target);
+	/* As silicon does it: the return address is on the stack when the target is found bad. */
 	cpu_st(c, i, op_stack_lin(c, i, sp, i->size, true), next_rip(c, i), i->size);
-	if (op_long(c))
-		target = check_target(c, i, target);
+	target = check_target(c, i, target);
 	cpu_set_sp(c, sp);
 	CPU_JUMP(c, target);
 }

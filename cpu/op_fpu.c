@@ -366,11 +366,21 @@ static void env_load(struct cpu_fx *fx, enum env_format f, const uint8_t *in)
 	cpu_x87_normalise(fx);
 }
 
+/* Silicon looks at the first byte, then the last: CR2 shows it. */
+static void probe_env(struct cpu *c, const struct cpu_insn *i, unsigned len, bool write)
+{
+	unsigned access = (write ? CPU_ACCESS_WRITE : 0) | (cpu_cpl(c) == 3 ? CPU_ACCESS_USER : 0);
+
+	cpu_probe(c, i, cpu_lin(c, i), 1, access);
+	cpu_probe_end(c, i, cpu_lin(c, i), len, write);
+}
+
 CPU_BODY fnstenv_body(struct cpu *c, const struct cpu_insn *i)
 {
 	uint8_t env[28];
 
 	env_store(&c->s.fx, i->arg, env);
+	probe_env(c, i, env_size(i->arg), true);
 	cpu_copy_out(c, i, cpu_lin(c, i), env, env_size(i->arg));
 	c->s.fx.fcw |= FSW_FLAGS;
 	c->s.fx.fsw &= (uint16_t)~0x8080;
@@ -382,6 +392,7 @@ CPU_BODY fldenv_body(struct cpu *c, const struct cpu_insn *i)
 	uint8_t env[28];
 
 	wait_check(c, i);
+	probe_env(c, i, env_size(i->arg), false);
 	cpu_copy_in(c, i, env, cpu_lin(c, i), env_size(i->arg));
 	env_load(&c->s.fx, i->arg, env);
 }
@@ -395,6 +406,7 @@ CPU_BODY fnsave_body(struct cpu *c, const struct cpu_insn *i)
 	env_store(&c->s.fx, i->arg, area);
 	for (unsigned n = 0; n < 8; n++)
 		memcpy(area + env + 10 * n, &c->s.fx.st[n], 10);
+	probe_env(c, i, env + 80, true);
 	cpu_copy_out(c, i, cpu_lin(c, i), area, env + 80);
 	cpu_x87_init(&c->s.fx);
 }
@@ -406,6 +418,7 @@ CPU_BODY frstor_body(struct cpu *c, const struct cpu_insn *i)
 	uint8_t area[108];
 
 	wait_check(c, i);
+	probe_env(c, i, env + 80, false);
 	cpu_copy_in(c, i, area, cpu_lin(c, i), env + 80);
 	env_load(&c->s.fx, i->arg, area);
 	for (unsigned n = 0; n < 8; n++) {

@@ -295,6 +295,14 @@ static bool pick_syscall(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	return d->c->feat->amd && pick_fn(i, op_syscall_amd);
 }
 
+/* TF as SYSRET leaves it counts: a trap comes before the next instruction. */
+static void sysret_trap(struct cpu *c)
+{
+	c->one_tf = false;
+	if (c->s.rflags & X86_FLAG_TF)
+		c->s.pending_dbg |= X86_DR6_BS;
+}
+
 static void op_sysret(struct cpu *c, const struct cpu_insn *i)
 {
 	uint16_t sel = (uint16_t)(c->s.star >> 48) | 3;
@@ -310,6 +318,7 @@ static void op_sysret(struct cpu *c, const struct cpu_insn *i)
 	set_flat(c, X86_CS, wide ? (sel + 16) | 3 : sel, wide ? CODE64_ATTR : CODE32_ATTR);
 	set_flat(c, X86_SS, (sel + 8) | 3, DATA_ATTR);
 	cpu_window_opened(c);
+	sysret_trap(c);
 	cpu_retire(c, i, true);
 }
 
@@ -405,7 +414,8 @@ static void op_lldt(struct cpu *c, const struct cpu_insn *i)
 
 	require_cpl0(c, i);
 	desc_table_exit(c, i);
-	sel = source16(c, i);
+	sel = i->flags & CPU_INSN_MEM ? cpu_ld16(c, i, cpu_operand_lin(c, i, 2, false))
+				      : source16(c, i);
 	cpu_begin(c, i);
 	if (cpu_sel_null(sel)) {
 		cpu_seg_set_null(&c->s.ldtr, sel, 0);
@@ -431,7 +441,8 @@ static void op_ltr(struct cpu *c, const struct cpu_insn *i)
 
 	require_cpl0(c, i);
 	desc_table_exit(c, i);
-	sel = source16(c, i);
+	sel = i->flags & CPU_INSN_MEM ? cpu_ld16(c, i, cpu_operand_lin(c, i, 2, false))
+				      : source16(c, i);
 	cpu_begin(c, i);
 	if (cpu_sel_null(sel))
 		cpu_fault_err(c, NULL, X86_VEC_GP, 0);
@@ -588,28 +599,25 @@ static bool pick_test(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 	return pick_fn(i, fn[arg]);
 }
 
+/* Memory is written, and its write checked, only when the RPL changes, as silicon does it. */
 static void op_arpl(struct cpu *c, const struct cpu_insn *i)
 {
 	uint16_t rpl = CPU_REG16(c, i->r2) & 3, sel;
-	void *p = NULL;
 
-	if (i->flags & CPU_INSN_MEM) {
-		p = cpu_mem_rw(c, i, cpu_lin(c, i), 2);
-		sel = cpu_raw_ld16(p);
-	} else {
+	if (i->flags & CPU_INSN_MEM)
+		sel = cpu_ld16(c, i, cpu_operand_lin(c, i, 2, false));
+	else
 		sel = CPU_REG16(c, i->r1);
+	if ((sel & 3u) >= rpl) {
+		c->fl &= (uint16_t)~CPU_FL_ZF;
+		CPU_NEXT(c, i);
 	}
-	c->fl &= (uint16_t)~CPU_FL_ZF;
-	if ((sel & 3u) < rpl) {
-		sel = (sel & 0xfffcu) | rpl;
-		c->fl |= CPU_FL_ZF;
-		if (!p)
-			CPU_REG16(c, i->r1) = sel;
-	}
-	if (p) {
-		cpu_raw_st16(p, sel);
-		cpu_mem_done(c, i, p);
-	}
+	sel = (sel & 0xfffcu) | rpl;
+	if (i->flags & CPU_INSN_MEM)
+		cpu_st16(c, i, cpu_operand_lin(c, i, 2, true), sel);
+	else
+		CPU_REG16(c, i->r1) = sel;
+	c->fl |= CPU_FL_ZF;
 	CPU_NEXT(c, i);
 }
 

@@ -37,11 +37,10 @@ uint32_t cpu_mxcsr_mask(void)
 
 static inline void *mem_16a(struct cpu *c, const struct cpu_insn *i)
 {
-	uint64_t lin = cpu_fp_lin(c, i, 16, false);
-
-	if (unlikely(lin & 15))
+	/* Before the segment's limit, which may be #SS. */
+	if (unlikely(cpu_lin(c, i) & 15))
 		cpu_fault_err(c, i, X86_VEC_GP, 0);
-	return cpu_mem_r(c, i, lin, 16);
+	return cpu_mem_r(c, i, cpu_fp_lin(c, i, 16, false), 16);
 }
 
 static inline void *mem_8(struct cpu *c, const struct cpu_insn *i)
@@ -289,7 +288,10 @@ static void masked_store(struct cpu *c, const struct cpu_insn *i, const uint8_t 
 
 	if (unlikely(c->mode & CPU_MODE_AC) && (lin & 7))
 		cpu_fault_err(c, i, X86_VEC_AC, 0);
-	cpu_probe(c, i, lin, size, CPU_ACCESS_WRITE);
+	/* The upper half first: CR2 shows it. */
+	for (unsigned n = size; n; n -= 8)
+		cpu_probe(c, i, cpu_lin_wrap(c, lin + n - 8), 8,
+			  CPU_ACCESS_WRITE | (cpu_cpl(c) == 3 ? CPU_ACCESS_USER : 0));
 	for (unsigned n = 0; n < size; n++)
 		if (mask[n] >> 7)
 			cpu_st8(c, i, cpu_lin_wrap(c, lin + n), data[n]);

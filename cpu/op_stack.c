@@ -162,6 +162,7 @@ static bool pick_pop(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 		if (i->base == X86_RSP)
 			i->disp += i->size;
 		i->fn = pop_m;
+		d->bare = true;
 		return true;
 	}
 	i->fn = i->size == 8 && op_plain64(d) ? pop_r64 : pop_r;
@@ -319,7 +320,8 @@ static void enter(struct cpu *c, const struct cpu_insn *i)
 {
 	unsigned size = i->size, level = i->arg & 31;
 	uint64_t mask = op_mask(cpu_stack_size(c));
-	uint64_t bp = c->s.gpr[X86_RBP], frame = c->s.gpr[X86_RSP] - size, sp = frame;
+	uint64_t rsp = c->s.gpr[X86_RSP], frame = (rsp & ~mask) | ((rsp - size) & mask), sp = frame;
+	uint64_t bp = c->s.gpr[X86_RBP];
 	unsigned access = CPU_ACCESS_WRITE | (cpu_cpl(c) == 3 ? CPU_ACCESS_USER : 0);
 
 	cpu_st(c, i, op_stack_lin(c, i, frame, size, true), bp, size);
@@ -337,7 +339,7 @@ static void enter(struct cpu *c, const struct cpu_insn *i)
 	sp = (sp - i->imm) & mask;
 	/* The final top of the stack must be writable. */
 	cpu_probe(c, i, op_stack_lin(c, i, sp, size, true), size, access);
-	op_put(c, X86_RBP * 8, size == 2 ? frame : frame & mask, size);
+	op_put(c, X86_RBP * 8, frame, size); /* a 16-bit stack leaves ESP's top half in EBP */
 	cpu_set_sp(c, sp);
 	CPU_NEXT(c, i);
 }

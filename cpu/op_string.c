@@ -347,7 +347,6 @@ static uint64_t ins_chunk(struct cpu *c, const struct cpu_insn *i, const struct 
 	uint64_t dst, v = 0;
 	void *p;
 
-	cpu_io_check(c, i, port, r->size);
 	if (!c->mem_ops)
 		leave_for_io(c, i, true);
 	dst = dest_lin(c, i, r, true);
@@ -366,7 +365,6 @@ static uint64_t outs_chunk(struct cpu *c, const struct cpu_insn *i, const struct
 	uint16_t port = CPU_REG16(c, X86_RDX * 8);
 	uint64_t v;
 
-	cpu_io_check(c, i, port, r->size);
 	if (!c->mem_ops)
 		leave_for_io(c, i, false);
 	v = cpu_ld(c, i, source_lin(c, i, r), r->size);
@@ -375,8 +373,17 @@ static uint64_t outs_chunk(struct cpu *c, const struct cpu_insn *i, const struct
 	advance(c, i, r, X86_RSI, 1);
 	return 1;
 }
-DEFINE_STRING(ins)
-DEFINE_STRING(outs)
+
+/* The port is checked even when the count is zero, and before any register changes. */
+#define DEFINE_PORT_STRING(name)                                                                   \
+	static void name(struct cpu *c, const struct cpu_insn *i)                                  \
+	{                                                                                          \
+		cpu_io_check(c, i, CPU_REG16(c, X86_RDX * 8), i->size);                            \
+		if (repeat(c, i, name##_chunk))                                                    \
+			CPU_NEXT(c, i);                                                            \
+	}
+DEFINE_PORT_STRING(ins)
+DEFINE_PORT_STRING(outs)
 
 /* ---- picking
  * ---------------------------------------------------------------------------------------- */

@@ -166,8 +166,9 @@ static void op_lmsw(struct cpu *c, const struct cpu_insn *i)
 	uint64_t value, old, mask = c->ctl.cr0_mask & 0xf;
 
 	require_cpl0(c, i);
-	value = (i->flags & CPU_INSN_MEM ? cpu_ld16(c, i, cpu_lin(c, i)) : CPU_REG16(c, i->r3)) &
-		0xf;
+	value = i->flags & CPU_INSN_MEM ? cpu_ld16(c, i, cpu_operand_lin(c, i, 2, false))
+					: CPU_REG16(c, i->r3);
+	value &= 0xf;
 	old = cpu_read_cr0(c);
 	value = (old & ~0xeull) | value;
 	if ((value ^ c->ctl.cr0_shadow) & mask) {
@@ -690,7 +691,7 @@ static void op_load_table(struct cpu *c, const struct cpu_insn *i)
 
 	require_cpl0(c, i);
 	leave_if(c, i, CPU_CTL_DESC_TABLE, CPU_EXIT_DESC_TABLE);
-	lin = cpu_lin(c, i);
+	lin = cpu_operand_lin(c, i, mode64(c) ? 10 : 6, false);
 	t.limit = cpu_ld16(c, i, lin);
 	lin = cpu_lin_wrap(c, lin + 2);
 	t.base = mode64(c) ? cpu_ld64(c, i, lin) : cpu_ld32(c, i, lin);

@@ -122,8 +122,9 @@ static uint64_t area_lin(struct cpu *c, const struct cpu_insn *i, unsigned size,
 		lin = cpu_lin(c, i);
 	else
 		lin = cpu_seg_check(c, i, i->seg, cpu_ea(c, i), size, write);
-	if (lin & align)
-		cpu_fault_err(c, i, X86_VEC_GP, 0);
+	if (lin & align && cpu_lin_canonical(c, lin))
+		cpu_fault_err(c, i, size == LEGACY_SIZE && c->mode & CPU_MODE_AC ? X86_VEC_AC : X86_VEC_GP,
+			      0);
 	return lin;
 }
 
@@ -148,7 +149,7 @@ static void store_pieces(struct cpu *c, const struct cpu_insn *i, uint64_t lin,
 {
 	for (unsigned n = 0; n < ps->n; n++)
 		cpu_probe(c, i, cpu_lin_wrap(c, lin + ps->p[n].off), ps->p[n].len,
-			  CPU_ACCESS_WRITE);
+			  CPU_ACCESS_WRITE | (cpu_cpl(c) == 3 ? CPU_ACCESS_USER : 0));
 	for (unsigned n = 0; n < ps->n; n++)
 		cpu_copy_out(c, i, cpu_lin_wrap(c, lin + ps->p[n].off), ps->p[n].src, ps->p[n].len);
 }
@@ -161,6 +162,7 @@ CPU_BODY fxsave_body(struct cpu *c, const struct cpu_insn *i)
 	struct pieces ps = {.n = 0};
 	struct cpu_fx image;
 
+	cpu_probe_end(c, i, lin, LEGACY_SIZE, true);
 	legacy_image(c, &image, i->arg);
 	add_piece(&ps, 0, (uint32_t)OFF_XMM + xmm_bytes(c), &image);
 	store_pieces(c, i, lin, &ps);
@@ -172,6 +174,7 @@ CPU_BODY fxrstor_body(struct cpu *c, const struct cpu_insn *i)
 	uint64_t lin = area_lin(c, i, LEGACY_SIZE, false);
 	struct cpu_fx in;
 
+	cpu_probe_end(c, i, lin, LEGACY_SIZE, false);
 	cpu_copy_in(c, i, &in, lin, LEGACY_SIZE);
 	if (in.mxcsr & ~cpu_mxcsr_mask())
 		cpu_fault_err(c, i, X86_VEC_GP, 0);

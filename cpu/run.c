@@ -2,11 +2,12 @@
 /* The dispatcher: blocks one after another, what happens between instructions, faults and exits. */
 #include "cpu/core.h"
 
-/* ---- asking for attention ----------------------------------------------------------------------- */
+/* ---- asking for attention -----------------------------------------------------------------------
+ */
 
 /*
- * The flag first, then the limit that stops the chain; the dispatcher restores the limit first, then
- * takes the flags. So whichever comes last, either the flag is taken or the limit stays 0.
+ * The flag first, then the limit that stops the chain; the dispatcher restores the limit first,
+ * then takes the flags. So whichever comes last, either the flag is taken or the limit stays 0.
  */
 void cpu_attend(struct cpu *c, uint32_t bits)
 {
@@ -14,7 +15,8 @@ void cpu_attend(struct cpu *c, uint32_t bits)
 	__atomic_store_n(&c->run_limit, 0, __ATOMIC_SEQ_CST);
 }
 
-/* From its own thread no flag is needed: the dispatcher looks at everything when the limit stops it. */
+/* From its own thread no flag is needed: the dispatcher looks at everything when the limit stops
+ * it. */
 void cpu_recheck(struct cpu *c)
 {
 	__atomic_store_n(&c->run_limit, 0, __ATOMIC_RELAXED);
@@ -30,7 +32,8 @@ static uint64_t limit_of(const struct cpu *c)
 	return MIN(c->icount_limit, c->step_limit);
 }
 
-/* ---- leaving an instruction --------------------------------------------------------------------- */
+/* ---- leaving an instruction ---------------------------------------------------------------------
+ */
 
 void cpu_make_precise(struct cpu *c, const struct cpu_insn *i)
 {
@@ -117,7 +120,8 @@ void cpu_retire(struct cpu *c, const struct cpu_insn *i, bool jumped)
 	cpu_update_mode(c);
 }
 
-/* ---- exceptions --------------------------------------------------------------------------------- */
+/* ---- exceptions ---------------------------------------------------------------------------------
+ */
 
 static bool intercepted(const struct cpu *c, uint8_t vector, uint32_t error)
 {
@@ -193,7 +197,8 @@ void cpu_inject_page_fault(struct cpu *c, uint32_t error, gva_t cr2)
 	cpu_recheck(c);
 }
 
-/* ---- one instruction by itself ------------------------------------------------------------------ */
+/* ---- one instruction by itself ------------------------------------------------------------------
+ */
 
 void cpu_one_begin(struct cpu *c)
 {
@@ -224,8 +229,8 @@ void cpu_one_end(struct cpu *c, bool done, bool tf)
 		return;
 	}
 	/*
-	 * SYSCALL and SYSENTER with TF cleared on the way in do not trap; nor does what loads SS, whose
-	 * data breakpoints only wait.
+	 * SYSCALL and SYSENTER with TF cleared on the way in do not trap; nor does what loads SS,
+	 * whose data breakpoints only wait.
 	 */
 	if (tf && !s->int_shadow_movss && !(cpu_cpl(c) < c->one_cpl && !(s->rflags & X86_FLAG_TF)))
 		s->pending_dbg |= X86_DR6_BS;
@@ -252,7 +257,10 @@ static bool stop_before(struct cpu *c)
 		return true;
 	}
 	c->resume_at = ~0ull;
-	hits = c->s.rflags & X86_FLAG_RF ? 0 : cpu_debug_insn(c, lin);
+	/* After MOV SS there is none (SDM 3A 6.8.3), AMD's apart. */
+	if (c->s.rflags & X86_FLAG_RF || (c->s.int_shadow_movss && !c->feat->amd))
+		return false;
+	hits = cpu_debug_insn(c, lin);
 	if (!hits)
 		return false;
 	c->landed = (struct cpu_fault){.vector = X86_VEC_DB, .addr = hits};
@@ -285,15 +293,16 @@ static void run_one(struct cpu *c)
 		leave_debug(c, c->s.rip);
 }
 
-/* ---- between instructions ------------------------------------------------------------------------ */
+/* ---- between instructions
+ * ------------------------------------------------------------------------ */
 
 bool cpu_can_interrupt(const struct cpu *c)
 {
 	const struct cpu_state *s = &c->s;
 
 	/* A debug trap comes first. */
-	return s->rflags & X86_FLAG_IF && !s->int_shadow_sti && !s->int_shadow_movss && !s->event.valid &&
-	       !s->pending_dbg &&
+	return s->rflags & X86_FLAG_IF && !s->int_shadow_sti && !s->int_shadow_movss &&
+	       !s->event.valid && !s->pending_dbg &&
 	       (s->activity == CPU_ACTIVE || s->activity == CPU_HALTED);
 }
 
@@ -301,7 +310,8 @@ bool cpu_can_nmi(const struct cpu *c)
 {
 	const struct cpu_state *s = &c->s;
 
-	return !s->nmi_blocked && !s->int_shadow_movss && !s->event.valid && !s->pending_dbg &&
+	return !s->nmi_blocked && !s->int_shadow_sti && !s->int_shadow_movss && !s->event.valid &&
+	       !s->pending_dbg &&
 	       (s->activity == CPU_ACTIVE || s->activity == CPU_HALTED);
 }
 
@@ -343,8 +353,8 @@ static void settle_sti(struct cpu *c)
 }
 
 /*
- * What comes before the next instruction, by SDM 3A 6.9. False: exit.reason says why to leave. (Traps
- * of the last instruction stay pending in the state over an exit.)
+ * What comes before the next instruction, by SDM 3A 6.9. False: exit.reason says why to leave.
+ * (Traps of the last instruction stay pending in the state over an exit.)
  */
 static bool between(struct cpu *c)
 {
@@ -379,16 +389,19 @@ static bool between(struct cpu *c)
 	return true;
 }
 
-/* ---- going -------------------------------------------------------------------------------------- */
+/* ---- going --------------------------------------------------------------------------------------
+ */
 
-/* The last block ended by a direct branch, and this is where it led: link them, if both are in one page. */
+/* The last block ended by a direct branch, and this is where it led: link them, if both are in one
+ * page. */
 static void link_block(struct cpu *c, struct cpu_block *b)
 {
 	const struct cpu_block *from = c->blk;
 
 	if (from && c->chain_from && !from->dead && !b->crosses && !b->unproved &&
-	    ((c->bip ^ c->s.rip) & PAGE_MASK) == 0 && ((from->key_hpa ^ b->key_hpa) & PAGE_MASK) == 0 &&
-	    from->mode == b->mode && b->mode & CPU_MODE_FLAT && !(b->mode & CPU_MODE_ONE))
+	    ((c->bip ^ c->s.rip) & PAGE_MASK) == 0 &&
+	    ((from->key_hpa ^ b->key_hpa) & PAGE_MASK) == 0 && from->mode == b->mode &&
+	    b->mode & CPU_MODE_FLAT && !(b->mode & CPU_MODE_ONE))
 		*c->chain_from = b;
 	c->chain_from = NULL;
 }
@@ -499,7 +512,8 @@ enum cpu_exit_reason cpu_step(struct cpu *c)
 	return ret_reason;
 }
 
-/* ---- finishing what L0 did ----------------------------------------------------------------------- */
+/* ---- finishing what L0 did
+ * ----------------------------------------------------------------------- */
 
 void cpu_skip(struct cpu *c)
 {

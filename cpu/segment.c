@@ -216,8 +216,8 @@ static bool within_limit(const struct cpu_seg *s, uint32_t off, unsigned size)
 	if (down)
 		return off > s->limit && last >= off &&
 		       last <= (s->attr & X86_ATTR_DB ? 0xffffffffu : 0xffffu);
-	if (s->limit == 0xffffffffu)
-		return true; /* a flat segment: accesses wrap (SDM 3A 5.3 leaves it open) */
+	if (s->limit == 0xffffffffu && !s->base)
+		return true; /* a flat segment: accesses wrap (SDM 3A 5.3 leaves it open; silicon does) */
 	return last >= off && last <= s->limit;
 }
 
@@ -237,6 +237,18 @@ static __attribute__((noinline, cold)) void seg_fault(struct cpu *c, const struc
 						      unsigned seg)
 {
 	cpu_fault_err(c, i, seg == X86_SS ? X86_VEC_SS : X86_VEC_GP, 0);
+}
+
+uint64_t cpu_operand_lin(struct cpu *c, const struct cpu_insn *i, unsigned size, bool write)
+{
+	uint64_t lin;
+
+	if ((c->mode & CPU_MODE_CODE) == CPU_MODE_CODE64)
+		return cpu_lin(c, i);
+	lin = cpu_seg_check(c, i, i->seg, cpu_ea(c, i), size, write);
+	if (c->mode & CPU_MODE_AC && lin & (size - 1))
+		cpu_fault_err(c, i, X86_VEC_AC, 0);
+	return lin;
 }
 
 uint64_t cpu_seg_check(struct cpu *c, const struct cpu_insn *i, unsigned seg, uint64_t ea,

@@ -5,20 +5,21 @@
 
 #include "cpu/core.h"
 
-/* ---- derived from the registers ----------------------------------------------------------------- */
+/* ---- derived from the registers -----------------------------------------------------------------
+ */
 
 static bool flat_data(const struct cpu_seg *s)
 {
 	return s->base == 0 && s->limit == 0xffffffffu &&
-	       (s->attr & (X86_ATTR_UNUSABLE | X86_ATTR_P | X86_ATTR_S | X86_ATTR_CODE | X86_ATTR_EC |
-			   X86_ATTR_RW)) == (X86_ATTR_P | X86_ATTR_S | X86_ATTR_RW);
+	       (s->attr & (X86_ATTR_UNUSABLE | X86_ATTR_P | X86_ATTR_S | X86_ATTR_CODE |
+			   X86_ATTR_EC | X86_ATTR_RW)) == (X86_ATTR_P | X86_ATTR_S | X86_ATTR_RW);
 }
 
 static bool flat_code(const struct cpu_seg *s)
 {
 	return s->base == 0 && s->limit == 0xffffffffu &&
-	       (s->attr & (X86_ATTR_UNUSABLE | X86_ATTR_P | X86_ATTR_S | X86_ATTR_CODE | X86_ATTR_RW)) ==
-		       (X86_ATTR_P | X86_ATTR_S | X86_ATTR_CODE | X86_ATTR_RW);
+	       (s->attr & (X86_ATTR_UNUSABLE | X86_ATTR_P | X86_ATTR_S | X86_ATTR_CODE |
+			   X86_ATTR_RW)) == (X86_ATTR_P | X86_ATTR_S | X86_ATTR_CODE | X86_ATTR_RW);
 }
 
 static uint32_t mode_word(const struct cpu *c)
@@ -39,8 +40,8 @@ static uint32_t mode_word(const struct cpu *c)
 			mode |= CPU_MODE_CODE32;
 		if (s->seg[X86_SS].attr & X86_ATTR_DB)
 			mode |= CPU_MODE_SS32;
-		if (prot && flat_code(cs) && flat_data(&s->seg[X86_SS]) && flat_data(&s->seg[X86_DS]) &&
-		    flat_data(&s->seg[X86_ES]))
+		if (prot && flat_code(cs) && flat_data(&s->seg[X86_SS]) &&
+		    flat_data(&s->seg[X86_DS]) && flat_data(&s->seg[X86_ES]))
 			mode |= CPU_MODE_FLAT;
 	}
 	if (s->rflags & X86_FLAG_AC && s->cr0 & X86_CR0_AM && cpu_cpl(c) == 3)
@@ -65,8 +66,8 @@ void cpu_update_mode(struct cpu *c)
 		c->lbase[n] = code64 && n < X86_FS ? 0 : s->seg[n].base;
 	c->lbase[CPU_SEG_NONE] = 0;
 	c->watching = cpu_debug_watching(c);
-	c->single = s->rflags & (X86_FLAG_TF | X86_FLAG_RF) || s->dr7 & 0xff || c->host_debug.single_step ||
-		    c->host_debug.breakpoints || c->watching;
+	c->single = s->rflags & (X86_FLAG_TF | X86_FLAG_RF) || s->dr7 & 0xff ||
+		    c->host_debug.single_step || c->host_debug.breakpoints || c->watching;
 	cpu_update_tlb_ctx(c);
 	if (c->single || s->int_shadow_sti || s->int_shadow_movss)
 		cpu_recheck(c);
@@ -88,7 +89,8 @@ void cpu_set_sp(struct cpu *c, uint64_t value)
 	}
 }
 
-/* ---- life --------------------------------------------------------------------------------------- */
+/* ---- life ---------------------------------------------------------------------------------------
+ */
 
 static int copy_cpuid(struct cpu *c, const struct cpu_cpuid *cpuid, unsigned count)
 {
@@ -115,8 +117,8 @@ struct cpu *cpu_create(struct cpu_domain *d, const struct cpu_cpuid *cpuid, unsi
 	c->watch_hit = -1;
 	list_init(&c->domain_link);
 	cpu_decode_init(c);
-	if (copy_cpuid(c, cpuid, count) || cpu_cache_init(c) || cpu_tlb_init(c) || cpu_thunks_init(c) ||
-	    cpu_peer_init(c)) {
+	if (copy_cpuid(c, cpuid, count) || cpu_cache_init(c) || cpu_tlb_init(c) ||
+	    cpu_thunks_init(c) || cpu_peer_init(c)) {
 		cpu_destroy(c);
 		return NULL;
 	}
@@ -137,7 +139,8 @@ void cpu_destroy(struct cpu *c)
 	free(c);
 }
 
-/* ---- looking at it ------------------------------------------------------------------------------ */
+/* ---- looking at it ------------------------------------------------------------------------------
+ */
 
 struct cpu_state *cpu_state(struct cpu *c)
 {

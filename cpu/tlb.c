@@ -8,7 +8,8 @@
 
 #define INVALID (~0ull) /* as a tag: space 15 and number 63, which nobody has */
 
-/* ---- address spaces --------------------------------------------------------------------------- */
+/* ---- address spaces ---------------------------------------------------------------------------
+ */
 
 static uint64_t asid_bits(unsigned space, unsigned number)
 {
@@ -82,7 +83,8 @@ static unsigned find_space(struct cpu *c, const struct cpu_space *want)
 	return s;
 }
 
-/* All numbers are given out. Those still good move down, and keep what the second level has of them. */
+/* All numbers are given out. Those still good move down, and keep what the second level has of
+ * them. */
 static unsigned renumber(struct cpu *c, unsigned space)
 {
 	struct cpu_space *s = &c->walkc->space[space];
@@ -123,7 +125,8 @@ static struct cpu_number *find_number(struct cpu *c, unsigned space, const struc
 	return e;
 }
 
-/* ---- what the registers mean ------------------------------------------------------------------- */
+/* ---- what the registers mean -------------------------------------------------------------------
+ */
 
 static void set_reserved(struct cpu_walk_mode *m, unsigned width, bool gbpages)
 {
@@ -167,7 +170,7 @@ static void compute_mode(const struct cpu *c, struct cpu_walk_mode *m)
 	m->smep = paging && s->cr4 & X86_CR4_SMEP;
 	if (c->ctl.paging == CPU_PAGING_SHADOW) {
 		/* L0's own table: CR0.WP and EFER.NXE as L0 needs them. */
-		m->levels = 4;
+		m->levels = c->ctl.tdp_levels == 5 ? 5 : 4;
 		m->wp = m->nxe = true;
 		m->pke = paging && s->cr4 & X86_CR4_PKE && s->efer & X86_EFER_LMA;
 		m->root = c->ctl.root;
@@ -240,7 +243,8 @@ void cpu_update_tlb_ctx(struct cpu *c)
 	c->fetch_ctx = c->asid_bits | (user ? BIT(0) : c->walkc->mode.smep ? BIT(1) : 0);
 }
 
-/* ---- filling ---------------------------------------------------------------------------------- */
+/* ---- filling ----------------------------------------------------------------------------------
+ */
 
 static unsigned set_of(uint64_t lin)
 {
@@ -337,7 +341,8 @@ static bool from_second(struct cpu *c, uint64_t lin, uint64_t key, bool write)
 	for (unsigned way = 0; way < CPU_TLB2_WAYS; way++) {
 		struct cpu_tlb_entry e = set[way].e;
 
-		if (((e.tag_r ^ lin) & PAGE_MASK) || (set[way].id != k->cur_id && set[way].id != k->cur_global_id))
+		if (((e.tag_r ^ lin) & PAGE_MASK) ||
+		    (set[way].id != k->cur_id && set[way].id != k->cur_global_id))
 			continue;
 		e.tag_r = (lin & PAGE_MASK) | c->asid_bits;
 		if (e.tag_w != INVALID)
@@ -390,7 +395,8 @@ hpa_t cpu_fetch(struct cpu *c, uint64_t lin)
 	return e->hpa | (lin & ~PAGE_MASK);
 }
 
-/* ---- forgetting ------------------------------------------------------------------------------- */
+/* ---- forgetting -------------------------------------------------------------------------------
+ */
 
 void cpu_tlb_flush_all(struct cpu *c)
 {
@@ -558,7 +564,8 @@ void cpu_tlb_drop_write_all(struct cpu *c)
 	memset(k->wfilter, 0, sizeof(k->wfilter));
 }
 
-/* ---- life ------------------------------------------------------------------------------------- */
+/* ---- life -------------------------------------------------------------------------------------
+ */
 
 int cpu_tlb_init(struct cpu *c)
 {

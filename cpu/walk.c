@@ -1,23 +1,24 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The page walker: guest tables of every mode, each access through EPT or NPT; or L0's shadow table. */
+/* The page walker: guest tables of every mode, each access through EPT or NPT; or L0's shadow
+ * table. */
 #include <string.h>
 
 #include "cpu/core.h"
 
-#define PTE_P  BIT(0)
-#define PTE_W  BIT(1)
-#define PTE_U  BIT(2)
-#define PTE_A  BIT(5)
-#define PTE_D  BIT(6)
-#define PTE_PS BIT(7)
-#define PTE_G  BIT(8)
-#define PTE_NX BIT(63)
+#define PTE_P	    BIT(0)
+#define PTE_W	    BIT(1)
+#define PTE_U	    BIT(2)
+#define PTE_A	    BIT(5)
+#define PTE_D	    BIT(6)
+#define PTE_PS	    BIT(7)
+#define PTE_G	    BIT(8)
+#define PTE_NX	    BIT(63)
 #define PTE_PKEY(e) ((unsigned)((e) >> 59) & 15)
 
-#define EPT_RWX	 7ull
-#define EPT_PS	 BIT(7)
-#define EPT_A	 BIT(8)
-#define EPT_D	 BIT(9)
+#define EPT_RWX	  7ull
+#define EPT_PS	  BIT(7)
+#define EPT_A	  BIT(8)
+#define EPT_D	  BIT(9)
 #define HOST_ADDR BITS(47, 12)
 #define HOST_RSVD BITS(51, 48)
 
@@ -29,7 +30,8 @@ struct walk {
 	uint64_t lin;
 	unsigned access;
 	bool gva_valid;
-	bool quick; /* it began in the paging-structure cache: trouble means to begin again at the top */
+	bool quick; /* it began in the paging-structure cache: trouble means to begin again at the
+		       top */
 	/* What the levels so far allow. */
 	bool w, u, nx;
 };
@@ -53,7 +55,8 @@ static uint64_t load64(const uint64_t *p)
 	return __atomic_load_n(p, __ATOMIC_RELAXED);
 }
 
-/* ---- guest physical to host ------------------------------------------------------------------- */
+/* ---- guest physical to host -------------------------------------------------------------------
+ */
 
 _Noreturn static void tdp_leave(struct walk *w, gpa_t gpa, unsigned need, bool table,
 				enum cpu_exit_reason reason)
@@ -71,7 +74,8 @@ _Noreturn static void tdp_leave(struct walk *w, gpa_t gpa, unsigned need, bool t
 	cpu_leave(w->c, w->i, reason);
 }
 
-_Noreturn static void ept_violation(struct walk *w, gpa_t gpa, unsigned need, bool table, uint64_t perms)
+_Noreturn static void ept_violation(struct walk *w, gpa_t gpa, unsigned need, bool table,
+				    uint64_t perms)
 {
 	w->c->exit.mem.present_perms = (uint8_t)perms;
 	w->c->exit.mem.error = 0;
@@ -101,8 +105,9 @@ static bool ept_set_ad(uint64_t *const *path, unsigned n, bool write)
 
 		if (old == want)
 			continue;
-		if (!(old & EPT_RWX) || !__atomic_compare_exchange_n(path[k], &old, want, false,
-								     __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+		if (!(old & EPT_RWX) ||
+		    !__atomic_compare_exchange_n(path[k], &old, want, false, __ATOMIC_SEQ_CST,
+						 __ATOMIC_SEQ_CST))
 			return false;
 	}
 	return true;
@@ -143,7 +148,8 @@ again:
 	return base | (gpa & (BIT(12 + 9 * (level - 1)) - 1) & PAGE_MASK) | perms;
 }
 
-_Noreturn static void npt_fault(struct walk *w, gpa_t gpa, unsigned need, bool table, uint32_t error)
+_Noreturn static void npt_fault(struct walk *w, gpa_t gpa, unsigned need, bool table,
+				uint32_t error)
 {
 	if (need & CPU_TDP_W)
 		error |= X86_PF_W;
@@ -186,14 +192,16 @@ again:
 		base = e & HOST_ADDR;
 		if (leaf)
 			break;
-		if (!(e & PTE_A) && !__atomic_compare_exchange_n(p, &e, e | PTE_A, false, __ATOMIC_SEQ_CST,
-								 __ATOMIC_SEQ_CST))
+		if (!(e & PTE_A) &&
+		    !__atomic_compare_exchange_n(p, &e, e | PTE_A, false, __ATOMIC_SEQ_CST,
+						 __ATOMIC_SEQ_CST))
 			goto again;
 	}
 	if (!(perms & CPU_TDP_R) || need & ~perms)
 		npt_fault(w, gpa, need, table, X86_PF_P);
 	want = e | PTE_A | (need & CPU_TDP_W ? PTE_D : 0);
-	if (want != e && !__atomic_compare_exchange_n(p, &e, want, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+	if (want != e &&
+	    !__atomic_compare_exchange_n(p, &e, want, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
 		goto again;
 	if (perms & CPU_TDP_W && want & PTE_D)
 		perms |= CPU_TDP_STORE;
@@ -201,8 +209,8 @@ again:
 }
 
 /*
- * The host page of @gpa with CPU_TDP_*, or leave. @table: the access is to a guest table. In shadow mode
- * "guest physical" is the host's already.
+ * The host page of @gpa with CPU_TDP_*, or leave. @table: the access is to a guest table. In shadow
+ * mode "guest physical" is the host's already.
  */
 static uint64_t tdp_page(struct walk *w, gpa_t gpa, unsigned need, bool table)
 {
@@ -229,7 +237,8 @@ static uint64_t tdp_page(struct walk *w, gpa_t gpa, unsigned need, bool table)
 	return host;
 }
 
-/* ---- linear to guest physical ------------------------------------------------------------------ */
+/* ---- linear to guest physical ------------------------------------------------------------------
+ */
 
 static uint32_t fault_code(const struct walk *w, uint32_t error)
 {
@@ -242,7 +251,8 @@ static uint32_t fault_code(const struct walk *w, uint32_t error)
 	return error;
 }
 
-/* Whether the page's key allows it; @write_super comes back false when it allows no supervisor's write. */
+/* Whether the page's key allows it; @write_super comes back false when it allows no supervisor's
+ * write. */
 static bool key_allows(const struct walk *w, unsigned pkey, struct cpu_xlat *x)
 {
 	unsigned bits = w->c->s.pkru >> (2 * pkey) & 3;
@@ -254,13 +264,12 @@ static bool key_allows(const struct walk *w, unsigned pkey, struct cpu_xlat *x)
 	x->write = false;
 	if (w->m->wp)
 		x->write_super = false;
-	return !(w->access & CPU_ACCESS_WRITE) ||
-	       (!(w->access & CPU_ACCESS_USER) && !w->m->wp);
+	return !(w->access & CPU_ACCESS_WRITE) || (!(w->access & CPU_ACCESS_USER) && !w->m->wp);
 }
 
 /*
- * The rights of SDM 3A 4.6, from the levels' sum in @w. Fills x's; returns the error code's bits, 0 when
- * allowed.
+ * The rights of SDM 3A 4.6, from the levels' sum in @w. Fills x's; returns the error code's bits, 0
+ * when allowed.
  */
 static uint32_t check_rights(struct walk *w, unsigned pkey, struct cpu_xlat *x)
 {
@@ -313,7 +322,8 @@ static bool finish(struct walk *w, gpa_t gpa, bool dirty, struct cpu_xlat *x)
 }
 
 /* Set flags in an entry; false: it changed meanwhile. */
-static bool set_flags64(struct walk *w, uint64_t *p, gpa_t gpa, bool may_store, uint64_t e, uint64_t want)
+static bool set_flags64(struct walk *w, uint64_t *p, gpa_t gpa, bool may_store, uint64_t e,
+			uint64_t want)
 {
 	if (want == e)
 		return true;
@@ -362,8 +372,8 @@ static void psc_put(const struct walk *w, unsigned shift, uint64_t host)
 }
 
 /* A leaf of @level: rights, flags, the page. False: begin again. */
-static bool leaf64(struct walk *w, uint64_t *p, gpa_t entry, bool may_store, unsigned level, uint64_t e,
-		   struct cpu_xlat *x)
+static bool leaf64(struct walk *w, uint64_t *p, gpa_t entry, bool may_store, unsigned level,
+		   uint64_t e, struct cpu_xlat *x)
 {
 	uint64_t want = e | PTE_A | (w->access & CPU_ACCESS_WRITE ? PTE_D : 0);
 	unsigned shift = 12 + 9 * (level - 1);
@@ -442,7 +452,8 @@ static bool walk64(struct walk *w, bool try_quick, struct cpu_xlat *x)
 	}
 }
 
-static bool set_flags32(struct walk *w, uint32_t *p, gpa_t gpa, bool may_store, uint32_t e, uint32_t want)
+static bool set_flags32(struct walk *w, uint32_t *p, gpa_t gpa, bool may_store, uint32_t e,
+			uint32_t want)
 {
 	if (want == e)
 		return true;
@@ -451,8 +462,8 @@ static bool set_flags32(struct walk *w, uint32_t *p, gpa_t gpa, bool may_store, 
 	return __atomic_compare_exchange_n(p, &e, want, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
 
-static bool leaf32(struct walk *w, uint32_t *p, gpa_t entry, bool may_store, unsigned level, uint32_t e,
-		   struct cpu_xlat *x)
+static bool leaf32(struct walk *w, uint32_t *p, gpa_t entry, bool may_store, unsigned level,
+		   uint32_t e, struct cpu_xlat *x)
 {
 	uint32_t want = e | PTE_A | (w->access & CPU_ACCESS_WRITE ? PTE_D : 0);
 	uint32_t error = check_rights(w, 0, x);
@@ -467,7 +478,8 @@ static bool leaf32(struct walk *w, uint32_t *p, gpa_t entry, bool may_store, uns
 	if (level == 1)
 		gpa = (e & BITS(31, 12)) | (w->lin & ~PAGE_MASK);
 	else
-		gpa = (e & BITS(31, 22)) | ((uint64_t)e >> 13 & BITS(w->m->pse_bits - 32, 0) >> 1) << 32 |
+		gpa = (e & BITS(31, 22)) |
+		      ((uint64_t)e >> 13 & BITS(w->m->pse_bits - 32, 0) >> 1) << 32 |
 		      (w->lin & BITS(21, 0));
 	return finish(w, gpa, want & PTE_D, x);
 }
@@ -508,7 +520,12 @@ void cpu_walk(struct cpu *c, const struct cpu_insn *i, uint64_t lin, unsigned ac
 	      struct cpu_xlat *x)
 {
 	struct walk w = {
-		.c = c, .i = i, .m = &c->walkc->mode, .lin = lin, .access = access, .gva_valid = true,
+		.c = c,
+		.i = i,
+		.m = &c->walkc->mode,
+		.lin = lin,
+		.access = access,
+		.gva_valid = true,
 	};
 	bool quick = true;
 

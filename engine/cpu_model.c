@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The processor model: an Intel server core without AVX, TSX, PMU and VMX; or one that AMD signs. */
+/* The processor model: an Intel server core without AVX-512, TSX, PMU and VMX; or one that AMD signs. */
 #include "engine/cpu_model.h"
 
 #include <cpuid.h>
@@ -15,13 +15,15 @@
 #define BASIC_MAX_AMD 0xdu
 #define EXT_MAX	    0x80000008u
 #define HYPER_LEAF  0x40000000u
-#define PKRU_OFFSET 576u /* in the standard form of XSAVE: right after the header */
+#define XSAVE_MIN   576u /* legacy region and header; in the standard form YMM follow, then PKRU */
+#define YMM_BYTES   256u
 #define PKRU_BYTES  8u
 
 enum { EAX, EBX, ECX, EDX };
 
-/* A feature by name, and where CPUID shows it. HOST: the interpreter lets the host execute it. */
-enum { ALWAYS, HOST, INTEL, WISH };
+/* A feature by name, and where CPUID shows it. HOST: the interpreter lets the host execute it. AVX: so too,
+ * and it is shown only with AVX and XSAVE. */
+enum { ALWAYS, HOST, AVX, INTEL, WISH };
 struct feature {
 	const char *name;
 	uint32_t leaf, subleaf;
@@ -54,6 +56,7 @@ static const struct feature features[] = {
 	{"sse3", 1, 0, ECX, 0, HOST},
 	{"pclmul", 1, 0, ECX, 1, HOST},
 	{"ssse3", 1, 0, ECX, 9, HOST},
+	{"fma", 1, 0, ECX, 12, AVX},
 	{"cx16", 1, 0, ECX, 13, HOST},
 	{"pcid", 1, 0, ECX, 17, ALWAYS},
 	{"sse4.1", 1, 0, ECX, 19, HOST},
@@ -64,12 +67,15 @@ static const struct feature features[] = {
 	{"tsc-deadline", 1, 0, ECX, 24, ALWAYS},
 	{"aes", 1, 0, ECX, 25, HOST},
 	{"xsave", 1, 0, ECX, 26, ALWAYS},
+	{"avx", 1, 0, ECX, 28, AVX},
+	{"f16c", 1, 0, ECX, 29, AVX},
 	{"rdrand", 1, 0, ECX, 30, ALWAYS},
 	{"hypervisor", 1, 0, ECX, 31, ALWAYS},
 	{"arat", 6, 0, EAX, 2, ALWAYS},
 	{"fsgsbase", 7, 0, EBX, 0, ALWAYS},
 	{"tsc-adjust", 7, 0, EBX, 1, ALWAYS},
 	{"bmi1", 7, 0, EBX, 3, HOST},
+	{"avx2", 7, 0, EBX, 5, AVX},
 	{"fdp-excptn-only", 7, 0, EBX, 6, HOST},
 	{"smep", 7, 0, EBX, 7, ALWAYS},
 	{"bmi2", 7, 0, EBX, 8, HOST},
@@ -127,6 +133,23 @@ static bool host_has(const struct feature *f)
 	if (!__get_cpuid_count(f->leaf, f->subleaf, &r[EAX], &r[EBX], &r[ECX], &r[EDX]))
 		return false;
 	return r[f->reg] >> f->bit & 1;
+}
+
+static int row_named(const char *name, size_t len);
+static bool shows(const struct engine_cpu_model *m, const char *name);
+
+static bool is_shown(const struct engine_cpu_model *m, unsigned row)
+{
+	const struct feature *f = &features[row];
+
+	if (is_off(m, row))
+		return false;
+	if (f->need == AVX) /* the compiler's function knows whether the host's kernel saves YMM */
+		return __builtin_cpu_supports("avx") && host_has(f) && shows(m, "xsave") &&
+		       !is_off(m, (unsigned)row_named("avx", 3));
+	if (f->need == INTEL)
+		return !m->amd;
+	return f->need != HOST || host_has(f);
 }
 
 void engine_cpu_model_init(struct engine_cpu_model *m, unsigned vcpus, uint64_t tsc_hz)
@@ -228,8 +251,7 @@ static struct cpu_cpuid *add(struct leaves *l, uint32_t leaf, uint32_t subleaf, 
 
 		if (f->leaf != leaf ||
 		    (subleaf == CPU_CPUID_ANY ? f->subleaf != 0 : f->subleaf != subleaf) ||
-		    is_off(l->m, n) || (f->need == HOST && !host_has(f)) ||
-		    (f->need == INTEL && l->m->amd))
+		    !is_shown(l->m, n))
 			continue;
 		*(f->reg == EAX	  ? &e->eax
 		  : f->reg == EBX ? &e->ebx
@@ -247,7 +269,7 @@ static bool shows(const struct engine_cpu_model *m, const char *name)
 {
 	int row = row_named(name, strlen(name));
 
-	return row >= 0 && !is_off(m, (unsigned)row);
+	return row >= 0 && is_shown(m, (unsigned)row);
 }
 
 /* Bits of an APIC id that tell processors of a package apart. */
@@ -298,17 +320,22 @@ static void add_threads(struct leaves *l, unsigned id)
 
 static void add_xsave(struct leaves *l)
 {
-	bool pku = shows(l->m, "pku");
-	uint32_t size = pku ? PKRU_OFFSET + PKRU_BYTES : PKRU_OFFSET;
+	bool pku = shows(l->m, "pku"), avx = shows(l->m, "avx");
+	uint32_t pkru_offset = XSAVE_MIN + (avx ? YMM_BYTES : 0);
+	uint32_t size = pkru_offset + (pku ? PKRU_BYTES : 0);
+	uint64_t components = X86_XCR0_X87 | X86_XCR0_SSE | (avx ? X86_XCR0_AVX : 0) |
+			      (pku ? X86_XCR0_PKRU : 0);
 
 	if (!shows(l->m, "xsave")) {
 		ADD(l, 0xd, CPU_CPUID_ANY, 0, 0, 0, 0);
 		return;
 	}
-	ADD(l, 0xd, 0, X86_XCR0_X87 | X86_XCR0_SSE | (pku ? X86_XCR0_PKRU : 0), size, size, 0);
+	ADD(l, 0xd, 0, components, size, size, 0);
 	ADD(l, 0xd, 1, 0, 0, 0, 0);
+	if (avx)
+		ADD(l, 0xd, 2, YMM_BYTES, XSAVE_MIN, 0, 0);
 	if (pku)
-		ADD(l, 0xd, 9, PKRU_BYTES, PKRU_OFFSET, 0, 0);
+		ADD(l, 0xd, 9, PKRU_BYTES, pkru_offset, 0, 0);
 }
 
 /*

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Checks every invariant of DESIGN.md against the structures as they are. For tests and debug builds. */
+/* Checks every invariant of DESIGN.md against the structures as they are. For tests and debug
+ * builds. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,7 +12,7 @@ struct audit {
 	unsigned n;
 	char *text;
 	size_t size;
-	uint64_t leaves, links, shadows; /* seen from the entries' side */
+	uint64_t leaves, links, shadows, unsync; /* seen from the entries' side */
 };
 
 __attribute__((format(printf, 2, 3))) static void violated(struct audit *a, const char *fmt, ...)
@@ -32,7 +33,7 @@ __attribute__((format(printf, 2, 3))) static void violated(struct audit *a, cons
 	} while (0)
 
 /* Page, role, entry: what every message begins with. */
-#define AT	     "gfn %llx role %08x [%u]: "
+#define AT	       "gfn %llx role %08x [%u]: "
 #define AT_ARGS(sp, i) (unsigned long long)(sp)->gfn, (sp)->role.word, (unsigned)(i)
 
 static bool rmap_has(struct mmu_vm *vm, const struct rmap_head *head, uint32_t id)
@@ -59,15 +60,16 @@ static void audit_writable(struct audit *a, const struct shadow_page *sp, unsign
 
 		if (*slot_shadowed(slot, g)) {
 			for_each_shadow(a->vm, table, g)
-				CHECK(table->unsync, AT "guest table %llx is writable", AT_ARGS(sp, i),
-				      (unsigned long long)g);
+				CHECK(table->unsync, AT "guest table %llx is writable",
+				      AT_ARGS(sp, i), (unsigned long long)g);
 		}
-		CHECK(seen || dirty_is_known(a->vm, slot, g), AT "writable, and a client says clean",
-		      AT_ARGS(sp, i));
+		CHECK(seen || dirty_is_known(a->vm, slot, g),
+		      AT "writable, and a client says clean", AT_ARGS(sp, i));
 	}
 }
 
-static void audit_leaf_gpte(struct audit *a, const struct shadow_page *sp, unsigned i, uint64_t spte)
+static void audit_leaf_gpte(struct audit *a, const struct shadow_page *sp, unsigned i,
+			    uint64_t spte)
 {
 	hva_t hva = sp_gpte_hva(a->vm, sp, i);
 	unsigned has, may;
@@ -153,8 +155,9 @@ static void audit_child_gpte(struct audit *a, const struct shadow_page *sp, unsi
 	      AT "leads on for guest entry %llx", AT_ARGS(sp, i), (unsigned long long)gpte);
 	CHECK(child->role.direct == large, AT "child's kind", AT_ARGS(sp, i));
 	if (large) {
-		CHECK(child->gfn == gpte_frame(sp, i, gpte), AT "child's first frame is %llx for %llx",
-		      AT_ARGS(sp, i), (unsigned long long)child->gfn, (unsigned long long)gpte);
+		CHECK(child->gfn == gpte_frame(sp, i, gpte),
+		      AT "child's first frame is %llx for %llx", AT_ARGS(sp, i),
+		      (unsigned long long)child->gfn, (unsigned long long)gpte);
 		return;
 	}
 	CHECK(child->gfn == (gpte & (sp->role.mode == MODE_32 ? BITS(31, 12) : BITS(51, 12))) >> 12,
@@ -208,8 +211,7 @@ static bool is_hashed(struct mmu_vm *vm, const struct shadow_page *sp)
 {
 	const struct shadow_page *at;
 
-	list_for_each_entry(at, sp_hash_head(vm, sp->gfn), hash)
-	{
+	list_for_each_entry (at, sp_hash_head(vm, sp->gfn), hash) {
 		if (at == sp)
 			return true;
 	}
@@ -254,9 +256,11 @@ static void audit_page(struct audit *a, struct shadow_page *sp, uint64_t *linked
 	}
 	CHECK(present == sp->present, AT "counts %u entries, has %u", AT_ARGS(sp, 0), sp->present,
 	      present);
+	a->unsync += sp->unsync;
 	CHECK(marked == sp->unsync_children, AT "counts %u unsynced, has %u", AT_ARGS(sp, 0),
 	      sp->unsync_children, marked);
-	CHECK(!sp->unsync || (sp->role.level == 1 && !sp->role.direct), AT "unsync", AT_ARGS(sp, 0));
+	CHECK(!sp->unsync || (sp->role.level == 1 && !sp->role.direct), AT "unsync",
+	      AT_ARGS(sp, 0));
 	CHECK(!sp->invalid || (!present && sp->root_count), AT "invalid", AT_ARGS(sp, 0));
 	CHECK(sp->invalid || is_hashed(vm, sp), AT "not in the hash", AT_ARGS(sp, 0));
 	audit_rmap_list(a, &sp->parents, linked);
@@ -294,7 +298,8 @@ static void audit_slot(struct audit *a, const struct memslot *slot, uint64_t *ma
 			for (gfn_t g = gfn; g < end; g++)
 				n += (slot->shadowed[g - slot->base] & 0xffff) +
 				     (slot->shadowed[g - slot->base] >> 16);
-			CHECK(n == slot->no_large[level - 1][(gfn >> shift) - (slot->base >> shift)],
+			CHECK(n == slot->no_large[level - 1]
+						 [(gfn >> shift) - (slot->base >> shift)],
 			      "large frame %llx counts %u tables, has %u", (unsigned long long)gfn,
 			      slot->no_large[level - 1][(gfn >> shift) - (slot->base >> shift)], n);
 			gfn = end;
@@ -319,8 +324,7 @@ static void audit_roots(struct audit *a, const struct shadow_page *sp)
 	const struct mmu_vcpu *vcpu;
 	uint32_t n = 0;
 
-	list_for_each_entry(vcpu, &a->vm->vcpus, link)
-	{
+	list_for_each_entry (vcpu, &a->vm->vcpus, link) {
 		const struct mmu_context *contexts[] = {&vcpu->root_mmu, &vcpu->guest_mmu};
 
 		for (unsigned c = 0; c < ARRAY_SIZE(contexts); c++) {
@@ -329,8 +333,8 @@ static void audit_roots(struct audit *a, const struct shadow_page *sp)
 			for (unsigned i = 0; i < NR_PREV; i++)
 				here += root_refs(&contexts[c]->prev[i], sp);
 			if (here)
-				CHECK(sp->users & vcpu->bit, AT "root of a vCPU not among its users",
-				      AT_ARGS(sp, 0));
+				CHECK(sp->users & vcpu->bit,
+				      AT "root of a vCPU not among its users", AT_ARGS(sp, 0));
 			n += here;
 		}
 	}
@@ -341,9 +345,11 @@ static void audit_counters(struct audit *a)
 {
 	const struct mmu_vm_stats *s = &a->vm->stats;
 
-	CHECK(s->pages_4k + s->pages_2m + s->pages_1g == a->leaves, "pages_* say %llu, there are %llu",
+	CHECK(s->pages_4k + s->pages_2m + s->pages_1g == a->leaves,
+	      "pages_* say %llu, there are %llu",
 	      (unsigned long long)(s->pages_4k + s->pages_2m + s->pages_1g),
 	      (unsigned long long)a->leaves);
+	CHECK(s->mmu_unsync == a->unsync, "mmu_unsync");
 	CHECK(s->mmu_table_pages == a->vm->arena.nr_used, "mmu_table_pages");
 }
 
@@ -366,12 +372,12 @@ unsigned mmu_audit(struct mmu_vm *vm, char *text, size_t size)
 	}
 	for (uint32_t i = 0; i < vm->nr_slots; i++)
 		audit_slot(a, vm->sorted[i], &mapped, &shadows);
-	CHECK(mapped == a->leaves, "reverse maps have %llu leaves of %llu", (unsigned long long)mapped,
-	      (unsigned long long)a->leaves);
+	CHECK(mapped == a->leaves, "reverse maps have %llu leaves of %llu",
+	      (unsigned long long)mapped, (unsigned long long)a->leaves);
 	CHECK(linked == a->links, "parents have %llu links of %llu", (unsigned long long)linked,
 	      (unsigned long long)a->links);
-	CHECK(shadows == a->shadows, "slots count %llu shadows of %llu", (unsigned long long)shadows,
-	      (unsigned long long)a->shadows);
+	CHECK(shadows == a->shadows, "slots count %llu shadows of %llu",
+	      (unsigned long long)shadows, (unsigned long long)a->shadows);
 	audit_counters(a);
 	pthread_mutex_unlock(&vm->lock);
 	return a->n;

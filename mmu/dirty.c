@@ -24,8 +24,8 @@ int ml_init(struct ml_bitmap *m, uint64_t bits)
 		m->levels++;
 	} while (n > 1 && m->levels < ML_LEVELS);
 	m->size = words * 8;
-	at = mmap(NULL, m->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-		  -1, 0);
+	at = mmap(NULL, m->size, PROT_READ | PROT_WRITE,
+		  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (at == MAP_FAILED) {
 		memset(m, 0, sizeof(*m));
 		return -ENOMEM;
@@ -160,14 +160,15 @@ struct dirty_client {
 	struct list link;
 	char name[32];
 	uint32_t flags;
-	bool all;	/* watches what comes, too */
-	bool ring;	/* the vCPUs' rings are its */
+	bool all;			    /* watches what comes, too */
+	bool ring;			    /* the vCPUs' rings are its */
 	struct client_slot *slot[NR_SLOTS]; /* NULL: not watched */
 };
 
 static void lock(struct mmu_vm *vm)
 {
-	if (__atomic_load_n(&vm->notice, __ATOMIC_RELAXED) == DIRTY_NOTICE_PML && vm->ops->drain_pml)
+	if (__atomic_load_n(&vm->notice, __ATOMIC_RELAXED) == DIRTY_NOTICE_PML &&
+	    vm->ops->drain_pml)
 		vm->ops->drain_pml(vm->priv);
 	pthread_mutex_lock(&vm->lock);
 }
@@ -266,8 +267,7 @@ static void fold_word(void *arg, uint64_t index, uint64_t word)
 	const struct fold *f = arg;
 	struct dirty_client *c;
 
-	list_for_each_entry(c, &f->vm->clients, link)
-	{
+	list_for_each_entry (c, &f->vm->clients, link) {
 		struct client_slot *cs = c->slot[f->slot->id];
 
 		if (!cs)
@@ -300,8 +300,7 @@ bool dirty_is_known(const struct mmu_vm *vm, const struct memslot *slot, gfn_t g
 
 	if (bitmap_test(slot->noticed.map[0], gfn - slot->base))
 		return true;
-	list_for_each_entry(c, &vm->clients, link)
-	{
+	list_for_each_entry (c, &vm->clients, link) {
 		const struct client_slot *cs = c->slot[slot->id];
 
 		if (cs && !bitmap_test(cs->bits.map[0], gfn - slot->base))
@@ -347,12 +346,12 @@ static void protect_slot(struct mmu_vm *vm, const struct memslot *slot)
 {
 	struct shadow_page *sp;
 
-	list_for_each_entry(sp, &vm->active, lru)
-	{
+	list_for_each_entry (sp, &vm->active, lru) {
 		for (unsigned i = 0; sp->present && i < PT_ENTRIES; i++) {
 			uint64_t *spte = &sp_table(vm, sp)[i], v = spte_read(spte);
 
-			if (spte_is_present(v, sp->role.format) && spte_is_leaf(v, sp->role.level) &&
+			if (spte_is_present(v, sp->role.format) &&
+			    spte_is_leaf(v, sp->role.level) &&
 			    sp_gfn(vm, sp, i) - slot->base < slot->npages)
 				spte_protect(vm, sp, spte);
 		}
@@ -366,8 +365,7 @@ static void collapse_slot(struct mmu_vm *vm, const struct memslot *slot)
 
 	if (vm->disable & MMU_NO_COLLAPSE)
 		return;
-	list_for_each_entry_safe(sp, tmp, &vm->active, lru)
-	{
+	list_for_each_entry_safe (sp, tmp, &vm->active, lru) {
 		if (!sp->role.direct || sp->role.level != 1 || sp->root_count ||
 		    sp->gfn - slot->base >= slot->npages || slot_max_level(vm, slot, sp->gfn) == 1)
 			continue;
@@ -413,8 +411,7 @@ int dirty_slot_added(struct mmu_vm *vm, struct memslot *slot)
 	struct dirty_client *c;
 	int r = 0;
 
-	list_for_each_entry(c, &vm->clients, link)
-	{
+	list_for_each_entry (c, &vm->clients, link) {
 		if (c->all && !r)
 			r = watch_slot(c, slot);
 	}
@@ -427,8 +424,7 @@ void dirty_slot_removed(struct mmu_vm *vm, struct memslot *slot)
 {
 	struct dirty_client *c;
 
-	list_for_each_entry(c, &vm->clients, link)
-	{
+	list_for_each_entry (c, &vm->clients, link) {
 		client_slot_free(c->slot[slot->id]);
 		c->slot[slot->id] = NULL;
 	}
@@ -491,7 +487,7 @@ int dirty_client_create(struct mmu_vm *vm, const char *name, uint32_t flags,
 	c->flags = flags;
 	strcpy(c->name, name);
 	pthread_mutex_lock(&vm->lock);
-	list_for_each_entry(other, &vm->clients, link)
+	list_for_each_entry (other, &vm->clients, link)
 		taken |= !strcmp(other->name, name);
 	if (!taken)
 		list_add_tail(&vm->clients, &c->link);
@@ -575,11 +571,11 @@ int dirty_clear(struct dirty_client *c, uint32_t slot_id, uint64_t first, uint64
 	if (slot) {
 		struct client_slot *cs = c->slot[slot_id];
 
-		bitmap_for_each(i, bits, npages)
+		bitmap_for_each (i, bits, npages)
 			protect_page(vm, slot, slot->base + first + i);
 		batch_commit(vm);
 		fold_slot(vm, slot);
-		bitmap_for_each(i, bits, npages)
+		bitmap_for_each (i, bits, npages)
 			cs->count -= ml_clear(&cs->bits, first + i);
 	}
 	unlock(vm);
@@ -695,8 +691,7 @@ static void rings_remove(struct mmu_vm *vm)
 {
 	struct mmu_vcpu *vcpu;
 
-	list_for_each_entry(vcpu, &vm->vcpus, link)
-	{
+	list_for_each_entry (vcpu, &vm->vcpus, link) {
 		dirty_ring_free(vcpu->ring);
 		vcpu->ring = NULL;
 	}
@@ -712,8 +707,7 @@ int dirty_ring_enable(struct dirty_client *c, uint32_t size)
 	if (size && (size < 64 || size > 65536 || size & (size - 1)))
 		return -EINVAL;
 	lock(vm);
-	list_for_each_entry(o, &vm->clients, link)
-	{
+	list_for_each_entry (o, &vm->clients, link) {
 		if (o->ring && o != c)
 			r = -EBUSY;
 	}
@@ -723,8 +717,7 @@ int dirty_ring_enable(struct dirty_client *c, uint32_t size)
 	c->ring = size;
 	if (!size)
 		goto out;
-	list_for_each_entry(vcpu, &vm->vcpus, link)
-	{
+	list_for_each_entry (vcpu, &vm->vcpus, link) {
 		vcpu->ring = ring_new(size);
 		if (!vcpu->ring)
 			r = -ENOMEM;
@@ -748,7 +741,8 @@ bool dirty_ring_is_full(const struct mmu_vcpu *vcpu)
 	const struct dirty_ring *ring = vcpu->ring;
 
 	/* One fault notes its page and at most a few tables' pages. */
-	return ring && ring->head - __atomic_load_n(&ring->tail, __ATOMIC_ACQUIRE) > ring->size - 32;
+	return ring &&
+	       ring->head - __atomic_load_n(&ring->tail, __ATOMIC_ACQUIRE) > ring->size - 32;
 }
 
 static void ring_reset(struct dirty_client *c, struct dirty_ring *ring)
@@ -778,8 +772,7 @@ int dirty_ring_reset(struct dirty_client *c)
 	lock(vm);
 	for (uint32_t s = 0; s < vm->nr_slots; s++)
 		fold_slot(vm, vm->sorted[s]);
-	list_for_each_entry(vcpu, &vm->vcpus, link)
-	{
+	list_for_each_entry (vcpu, &vm->vcpus, link) {
 		if (vcpu->ring)
 			ring_reset(c, vcpu->ring);
 	}

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The dirty log: which guest pages were written, told to named clients that do not disturb one another. */
+/* The dirty log: which guest pages were written, told to named clients that do not disturb one
+ * another. */
 #ifndef UMBRA_MMU_DIRTY_H
 #define UMBRA_MMU_DIRTY_H
 
@@ -10,7 +11,7 @@
 /* How a guest's write is noticed. PML needs TDP and a processor that logs; else -EOPNOTSUPP. */
 enum dirty_notice {
 	DIRTY_NOTICE_PROTECT, /* sptes lose their W bit; the first write faults */
-	DIRTY_NOTICE_PML,     /* sptes lose their D bit; the processor logs the gpa when it sets it */
+	DIRTY_NOTICE_PML, /* sptes lose their D bit; the processor logs the gpa when it sets it */
 };
 
 /*
@@ -79,12 +80,13 @@ struct dirty_ring_entry {
 };
 struct dirty_ring {
 	struct dirty_ring_entry *entries;
-	uint32_t size; /* a power of two */
-	uint32_t head; /* written by the vCPU, atomically */
-	uint32_t tail; /* written by the consumer, atomically */
+	uint32_t size;	/* a power of two */
+	uint32_t head;	/* written by the vCPU, atomically */
+	uint32_t tail;	/* written by the consumer, atomically */
 	uint32_t reset; /* up to here pages are protected again */
 };
-/* @size entries (a power of two, 64..65536) for every vCPU; 0 ends it. 0, -EINVAL, -EBUSY, -ENOMEM. */
+/* @size entries (a power of two, 64..65536) for every vCPU; 0 ends it. 0, -EINVAL, -EBUSY, -ENOMEM.
+ */
 int dirty_ring_enable(struct dirty_client *c, uint32_t size);
 /* NULL when there is none. */
 struct dirty_ring *dirty_ring_get(struct mmu_vcpu *vcpu);

@@ -102,10 +102,6 @@ static struct shadow_page *child_of(struct mmu_vm *vm, struct shadow_page *sp, u
 
 	if (!spte)
 		return NULL;
-	if (!spte_is_present(spte, sp->role.format)) {
-		spte_zap(vm, sp, i);
-		return NULL;
-	}
 	if (spte_is_leaf(spte, sp->role.level)) {
 		STAT(vm, lpages_split);
 		spte_zap(vm, sp, i);
@@ -159,7 +155,8 @@ static int lookup_mmio(struct mmu_vcpu *vcpu, struct mmu_fault *f)
 		return -1;
 	if (spte_mmio_gen(spte) != vm->generation % MMIO_GEN_MODULO)
 		return -1;
-	/* The rights are those that the guest's tables gave; with keys ask the tables themselves. */
+	/* The rights are those that the guest's tables gave; with keys ask the tables themselves.
+	 */
 	if (c->root_role.format == MMU_FORMAT_X86 && c->cpu_role.mode != MODE_NONE &&
 	    (c->cpu_role.pke || (f->access & MMU_ACC_WRITE && !(spte & SPTE_W)) ||
 	     access_denied(c, f->access, spte_x86_access(spte), 0, &ignored)))
@@ -290,8 +287,8 @@ static int map_mmio(struct mmu_vcpu *vcpu, struct mmu_fault *f, struct shadow_pa
 /* ---- the shadow MMU ---- */
 
 /*
- * Drop the shadows of a table that a user writes to. An instruction that writes to a table which its
- * own second page needs would make us do so for ever: after some times in a row, no more.
+ * Drop the shadows of a table that a user writes to. An instruction that writes to a table which
+ * its own second page needs would make us do so for ever: after some times in a row, no more.
  */
 static bool unshadow_for_user(struct mmu_vcpu *vcpu, gfn_t gfn)
 {
@@ -340,8 +337,9 @@ static int relax_for_wp(const struct mmu_context *c, const struct mmu_fault *f, 
 	if (w->granted & MMU_MAP_WRITE)
 		return 0;
 	/*
-	 * A user page that is read-only, written by the supervisor. As a supervisor's page it can be
-	 * mapped writable until the user asks for it; but SMAP and keys would no longer be checked.
+	 * A user page that is read-only, written by the supervisor. As a supervisor's page it can
+	 * be mapped writable until the user asks for it; but SMAP and keys would no longer be
+	 * checked.
 	 */
 	if (c->cpu_role.smap || c->cpu_role.pke)
 		return MMU_EMULATE;
@@ -360,7 +358,7 @@ static struct shadow_page *build_guest_levels(struct mmu_vcpu *vcpu, const struc
 	struct shadow_page *sp = root_start(c, f->addr);
 	struct mmu_vm *vm = vcpu->vm;
 
-	if (!sp || sp->invalid || walk_changed(c, w, w->max_level))
+	if (!sp || sp->invalid)
 		return NULL;
 	sp->flood = 0;
 	while (sp->role.level > w->level) {
@@ -375,15 +373,18 @@ static struct shadow_page *build_guest_levels(struct mmu_vcpu *vcpu, const struc
 			if (role.mode == MODE_32)
 				role.quadrant = f->addr >> 21 & 1;
 			child = sp_get(vm, w->table_gfn[level - 1], role);
-			/* Its table is write-protected now: is it still what the walker saw? */
-			if (walk_changed(c, w, level) || walk_changed(c, w, level + 1))
+			/*
+			 * Its table is write-protected from now on: is the entry still what the
+			 * walker saw? Those above were looked at when their tables were.
+			 */
+			if (walk_changed(c, w, level))
 				return NULL;
 			sp_link(vm, sp, i, child);
 		}
 		child->flood = 0;
 		sp = child;
 	}
-	return walk_changed(c, w, w->level) ? NULL : sp;
+	return sp;
 }
 
 static int shadow_fix(struct mmu_vcpu *vcpu, struct mmu_fault *f, struct walker *w)

@@ -140,7 +140,8 @@ static uint64_t canonical_next(const struct mmu_context *c, uint64_t addr)
 	return addr;
 }
 
-static bool continues(const struct mmu_map_range *r, uint64_t addr, const struct walker *w, bool memory)
+static bool continues(const struct mmu_map_range *r, uint64_t addr, const struct walker *w,
+		      bool memory)
 {
 	return r->end + 1 == addr && r->gpa + (addr - r->start) == w->gfn << PAGE_SHIFT &&
 	       r->access == w->granted && r->page_shift == w->page_shift && r->memory == memory;
@@ -312,9 +313,9 @@ static const char *walk_name(unsigned mode)
 
 void mmu_inspect_context(struct mmu_vcpu *vcpu, enum mmu_which which, struct mmu_context_info *ret)
 {
-	const struct mmu_context *c = which == MMU_WHICH_CURRENT ? vcpu->mmu
-				      : which == MMU_WHICH_WALK	 ? vcpu->walk_mmu
-				      : which == MMU_WHICH_GUEST ? &vcpu->guest_mmu
+	const struct mmu_context *c = which == MMU_WHICH_CURRENT  ? vcpu->mmu
+				      : which == MMU_WHICH_WALK	  ? vcpu->walk_mmu
+				      : which == MMU_WHICH_GUEST  ? &vcpu->guest_mmu
 				      : which == MMU_WHICH_NESTED ? &vcpu->nested_mmu
 								  : &vcpu->root_mmu;
 	struct mmu_vm *vm = vcpu->vm;
@@ -351,7 +352,8 @@ void mmu_inspect_context(struct mmu_vcpu *vcpu, enum mmu_which which, struct mmu
 
 /* ---- slots and reverse maps ---- */
 
-/* Large frames within the slot, those that may be mapped by one entry, and those that are mapped. */
+/* Large frames within the slot, those that may be mapped by one entry, and those that are mapped.
+ */
 static void count_frames(const struct mmu_vm *vm, const struct memslot *slot, unsigned level,
 			 uint64_t ret[3])
 {
@@ -501,11 +503,11 @@ int mmu_format_guest_entry(enum mmu_paging paging, unsigned level, uint64_t raw,
 	if (paging == MMU_PAGING_LONG && leaf && raw & SPTE_PK)
 		say(&w, "key %u", (unsigned)(raw >> 59) & 15);
 	if (paging == MMU_PAGING_32 && leaf && level == 2)
-		say(&w, "4M %#llx", (unsigned long long)((raw & BITS(31, 22)) |
-							 (raw & BITS(20, 13)) << 19));
+		say(&w, "4M %#llx",
+		    (unsigned long long)((raw & BITS(31, 22)) | (raw & BITS(20, 13)) << 19));
 	else
-		say_target(&w, level, leaf, raw & (paging == MMU_PAGING_32 ? BITS(31, 12)
-								   : BITS(51, 12)));
+		say_target(&w, level, leaf,
+			   raw & (paging == MMU_PAGING_32 ? BITS(31, 12) : BITS(51, 12)));
 	return w.len;
 }
 

@@ -29,8 +29,8 @@ struct mmu_host_step {
 struct mmu_inspect_walk {
 	enum mmu_paging paging;
 	uint64_t cr3;
-	int guest_result;		 /* 0; 1: guest.fault says why not */
-	struct mmu_walk_result guest;	 /* steps from the guest's memory; no A or D bit was set */
+	int guest_result;	      /* 0; 1: guest.fault says why not */
+	struct mmu_walk_result guest; /* steps from the guest's memory; no A or D bit was set */
 	bool in_slot;
 	struct slot_desc slot;
 	hva_t hva; /* when in_slot */
@@ -95,7 +95,13 @@ struct mmu_context_info {
 	bool nx, wp, smep, smap, pke, la57;
 	bool needs_load;
 };
-enum mmu_which { MMU_WHICH_CURRENT, MMU_WHICH_WALK, MMU_WHICH_ROOT, MMU_WHICH_GUEST, MMU_WHICH_NESTED };
+enum mmu_which {
+	MMU_WHICH_CURRENT,
+	MMU_WHICH_WALK,
+	MMU_WHICH_ROOT,
+	MMU_WHICH_GUEST,
+	MMU_WHICH_NESTED
+};
 void mmu_inspect_context(struct mmu_vcpu *vcpu, enum mmu_which which, struct mmu_context_info *ret);
 
 struct mmu_slot_info {
@@ -118,11 +124,13 @@ struct mmu_rmap_info {
 	uint32_t table_role;
 	uint16_t index;
 };
-/* Up to @max of them after the first @skip; returns how many, or -ENOENT: the frame is in no slot. */
+/* Up to @max of them after the first @skip; returns how many, or -ENOENT: the frame is in no slot.
+ */
 ssize_t mmu_inspect_rmap(struct mmu_vm *vm, gfn_t gfn, size_t skip, struct mmu_rmap_info *out,
 			 size_t max);
 
-/* A run of the guest's linear addresses with like permissions and frames that follow one another. */
+/* A run of the guest's linear addresses with like permissions and frames that follow one another.
+ */
 struct mmu_map_range {
 	gva_t start, end; /* the last byte */
 	gpa_t gpa;
@@ -151,8 +159,8 @@ struct mmu_trace_event {
 	bool fixed, write_tracked;
 };
 /*
- * @fn is called under the lock after each fault, by the vCPU's thread: it may only take a note. NULL
- * ends it; when that returns @fn is called no more. When off it costs one test a fault.
+ * @fn is called under the lock after each fault, by the vCPU's thread: it may only take a note.
+ * NULL ends it; when that returns @fn is called no more. When off it costs one test a fault.
  */
 void mmu_trace_set(struct mmu_vm *vm, void (*fn)(void *arg, const struct mmu_trace_event *e),
 		   void *arg);

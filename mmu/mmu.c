@@ -111,7 +111,7 @@ static void zap_all(struct mmu_vm *vm)
 {
 	struct shadow_page *sp, *tmp;
 
-	list_for_each_entry_safe(sp, tmp, &vm->active, lru)
+	list_for_each_entry_safe (sp, tmp, &vm->active, lru)
 		sp_zap(vm, sp);
 	batch_commit(vm);
 }
@@ -128,8 +128,7 @@ static void restart_vcpus(struct mmu_vm *vm)
 {
 	struct mmu_vcpu *vcpu;
 
-	list_for_each_entry(vcpu, &vm->vcpus, link)
-	{
+	list_for_each_entry (vcpu, &vm->vcpus, link) {
 		roots_drop(vcpu, &vcpu->root_mmu, false);
 		roots_drop(vcpu, &vcpu->guest_mmu, false);
 		if (vcpu->have_regs && vcpu->walk_mmu == &vcpu->root_mmu)
@@ -148,8 +147,7 @@ int mmu_set_policy(struct mmu_vm *vm, enum mmu_policy policy)
 	if (policy > MMU_POLICY_TDP)
 		return -EINVAL;
 	pthread_mutex_lock(&vm->lock);
-	list_for_each_entry(vcpu, &vm->vcpus, link)
-	{
+	list_for_each_entry (vcpu, &vm->vcpus, link) {
 		if (vcpu->mmu != &vcpu->root_mmu)
 			r = -EBUSY; /* amid a nested guest, whose policy hangs on ours */
 	}

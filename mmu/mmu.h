@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The face of mmu/: machines, vCPUs, registers, faults, guest table writes, flushes. See DESIGN.md. */
+/* The face of mmu/: machines, vCPUs, registers, faults, guest table writes, flushes. See DESIGN.md.
+ */
 #ifndef UMBRA_MMU_MMU_H
 #define UMBRA_MMU_MMU_H
 
@@ -34,11 +35,13 @@ struct mmu_flush {
  */
 struct mmu_ops {
 	/*
-	 * Returns once none of these vCPUs uses a translation (or is amid a walk of our tables) from
-	 * before the call: those in guest mode have answered, the others will flush before they enter.
+	 * Returns once none of these vCPUs uses a translation (or is amid a walk of our tables)
+	 * from before the call: those in guest mode have answered, the others will flush before
+	 * they enter.
 	 */
 	void (*flush_tlb)(void *priv, const struct mmu_flush *flush);
-	/* Make these vCPUs leave guest mode soon and ask mmu_load() before they enter. Does not wait. */
+	/* Make these vCPUs leave guest mode soon and ask mmu_load() before they enter. Does not
+	 * wait. */
 	void (*kick)(void *priv, uint64_t vcpus);
 	/*
 	 * L0 or a device has written to guest memory: decoded code of these bytes is stale. Called
@@ -46,8 +49,8 @@ struct mmu_ops {
 	 */
 	void (*notify_write)(void *priv, hva_t hva, uint64_t len);
 	/*
-	 * Optional: wait until a missing page is here (slot_set_missing); @hva may be 0. Without the
-	 * lock. 0 or -errno.
+	 * Optional: wait until a missing page is here (slot_set_missing); @hva may be 0. Without
+	 * the lock. 0 or -errno.
 	 */
 	int (*fetch_page)(void *priv, gpa_t gpa, hva_t hva);
 	/*
@@ -60,7 +63,8 @@ struct mmu_ops {
 struct mmu_config {
 	enum mmu_policy policy;
 	enum mmu_format tdp_format; /* MMU_FORMAT_EPT (also when zero) or MMU_FORMAT_NPT */
-	uint64_t max_table_bytes;   /* bound on table pages; 0: 32 MiB + 1/64 of what is named here: */
+	uint64_t
+		max_table_bytes; /* bound on table pages; 0: 32 MiB + 1/64 of what is named here: */
 	uint64_t ram_bytes;
 	uint8_t max_page_level; /* 1, 2 or 3: the largest pages that we build; 0: 3 */
 	uint32_t disable;	/* MMU_NO_*, to measure what a mechanism brings */
@@ -99,7 +103,7 @@ struct mmu_regs {
 	uint64_t pdptr[4]; /* PAE paging: what the last load of CR3 put into the registers */
 	uint32_t pkru;
 	uint8_t maxphyaddr; /* the guest's, 32..52; the same for all vCPUs of a machine */
-	bool gbpages;	    /* CPUID 0x80000001 EDX[26]: 1-GiB pages under 4- and 5-level paging */
+	bool gbpages;	    /* CPUID 0x80000001 EDX[26]: 1-GiB pages in long mode */
 };
 
 /*
@@ -137,11 +141,11 @@ void mmu_flush_guest_tlb(struct mmu_vcpu *vcpu);
 
 /* Results of mmu_load() and mmu_page_fault() that are not -errno. */
 enum mmu_result {
-	MMU_RETRY,	 /* run the guest (again) */
-	MMU_EMULATE,	 /* one instruction through mmu_gva_to_gpa() and slot_*(); a write to a table */
-	MMU_INJECT,	 /* deliver fault.guest */
-	MMU_MMIO,	 /* fault.gpa is no memory (or ROM, written to): emulate towards the bus */
-	MMU_WAIT,	 /* fault.gpa's page is on its way (slot_set_missing) */
+	MMU_RETRY,   /* run the guest (again) */
+	MMU_EMULATE, /* one instruction through mmu_gva_to_gpa() and slot_*(); a write to a table */
+	MMU_INJECT,  /* deliver fault.guest */
+	MMU_MMIO,    /* fault.gpa is no memory (or ROM, written to): emulate towards the bus */
+	MMU_WAIT,    /* fault.gpa's page is on its way (slot_set_missing) */
 	MMU_NESTED_EXIT, /* fault.guest goes to L1 as an exit */
 	MMU_RING_FULL,	 /* leave the vCPU loop until its dirty ring has room */
 };
@@ -153,7 +157,8 @@ struct mmu_root {
 	uint8_t level; /* 4 or 5 */
 };
 
-/* Is mmu_load() due? An atomic read; ask before every entry to guest mode, after in-guest-mode is set. */
+/* Is mmu_load() due? An atomic read; ask before every entry to guest mode, after in-guest-mode is
+ * set. */
 bool mmu_needs_load(struct mmu_vcpu *vcpu);
 /* The root to enter with; builds it where there is none. MMU_RETRY (0), MMU_RING_FULL or -errno. */
 int mmu_load(struct mmu_vcpu *vcpu, struct mmu_root *ret_root);
@@ -161,7 +166,8 @@ int mmu_load(struct mmu_vcpu *vcpu, struct mmu_root *ret_root);
 void mmu_unload(struct mmu_vcpu *vcpu);
 
 /* What the processor said beside the access. */
-#define MMU_PF_PRESENT	 BIT(0) /* #PF error code P; EPT violation: an entry was readable… (any of 5:3) */
+#define MMU_PF_PRESENT                                                                             \
+	BIT(0) /* #PF error code P; EPT violation: an entry was readable… (any of 5:3) */
 #define MMU_PF_RSVD	 BIT(1) /* #PF error code RSVD; EPT misconfiguration; #NPF RSVD */
 #define MMU_PF_GVA_VALID BIT(2) /* @gva is right */
 #define MMU_PF_TABLE	 BIT(3) /* TDP: the access was the walk's own, to a guest table */
@@ -169,14 +175,15 @@ void mmu_unload(struct mmu_vcpu *vcpu);
 struct mmu_fault {
 	const uint64_t addr;   /* shadow: the gva; TDP: the gpa; TDP of L2: the ngpa */
 	const gva_t gva;       /* the linear address, when known */
-	const uint32_t access; /* MMU_ACC_*; with MMU_PF_TABLE the access to the table: write to set A or D */
+	const uint32_t access; /* MMU_ACC_*; with MMU_PF_TABLE the access to the table: write to set
+				  A or D */
 	const uint32_t flags;  /* MMU_PF_* */
 	const uint32_t walk_access; /* with MMU_PF_TABLE: the access that the walk was made for */
 
-	gpa_t gpa;		   /* what the address is in the guest's memory, where that was found out */
-	struct guest_fault guest;  /* with MMU_INJECT and MMU_NESTED_EXIT */
-	bool fixed;		   /* an spte was made or changed */
-	bool write_tracked;	   /* with MMU_EMULATE: the page is a guest table */
+	gpa_t gpa; /* what the address is in the guest's memory, where that was found out */
+	struct guest_fault guest; /* with MMU_INJECT and MMU_NESTED_EXIT */
+	bool fixed;		  /* an spte was made or changed */
+	bool write_tracked;	  /* with MMU_EMULATE: the page is a guest table */
 };
 
 /*
@@ -209,20 +216,22 @@ int mmu_guest_cmpxchg(struct mmu_vcpu *vcpu, gpa_t gpa, uint64_t *expected, uint
 int mmu_guest_cmpxchg16(struct mmu_vcpu *vcpu, gpa_t gpa, uint64_t expected[2],
 			const uint64_t desired[2]);
 
-/* Is the frame a guest table that we shadow, write-protected or unsynced? A hint, without the lock. */
+/* Is the frame a guest table that we shadow, write-protected or unsynced? A hint, without the lock.
+ */
 bool mmu_is_tracked(struct mmu_vm *vm, gpa_t gpa);
 /* Drop the shadows of a frame, so that it can be written without emulation. */
 void mmu_unprotect(struct mmu_vm *vm, gfn_t gfn);
 
-/* Frames that the processor's modification log holds (DIRTY_NOTICE_PML). Any thread, not inside mmu_ops. */
+/* Frames that the processor's modification log holds (DIRTY_NOTICE_PML). Any thread, not inside
+ * mmu_ops. */
 void mmu_pml_write(struct mmu_vcpu *vcpu, const gpa_t *gpas, size_t n);
 
 /* ---- Nested: L1 runs L2 with EPT of its own (guest_mmu), or shadows it (root_mmu serves). ---- */
 
 struct mmu_nested_regs {
-	uint64_t eptp;		/* L1's */
-	bool ept_execute_only;	/* what L1 was told of EPT's capabilities */
-	struct mmu_regs guest;	/* L2's */
+	uint64_t eptp;	       /* L1's */
+	bool ept_execute_only; /* what L1 was told of EPT's capabilities */
+	struct mmu_regs guest; /* L2's */
 };
 /* From now on faults are L2's: mmu is guest_mmu, walk_mmu is nested_mmu. -EINVAL: a bad EPTP. */
 int mmu_enter_nested(struct mmu_vcpu *vcpu, const struct mmu_nested_regs *regs);
@@ -233,7 +242,8 @@ void mmu_invept(struct mmu_vcpu *vcpu, uint64_t eptp);
 /* Drop every table of the machine; they are built anew on demand. */
 void mmu_zap_all(struct mmu_vm *vm);
 
-/* Checks every invariant (DESIGN.md); the count of violations, the first told in @text. Any time. */
+/* Checks every invariant (DESIGN.md); the count of violations, the first told in @text. Any time.
+ */
 unsigned mmu_audit(struct mmu_vm *vm, char *text, size_t size);
 
 #endif

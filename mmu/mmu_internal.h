@@ -51,9 +51,10 @@ union page_role {
 		uint32_t nx : 1;
 		uint32_t pse : 1; /* MODE_32: bit 7 of a PDE means a large page */
 		uint32_t wp : 1;
-		uint32_t smep_andnot_wp : 1; /* pages of a WP = 0 guest that were made supervisor pages */
+		uint32_t smep_andnot_wp : 1; /* pages of a WP = 0 guest that were made supervisor
+						pages */
 		uint32_t smap_andnot_wp : 1;
-		uint32_t guest_mode : 1; /* an L2's */
+		uint32_t guest_mode : 1;  /* an L2's */
 		uint32_t ad_disabled : 1; /* MODE_EPT without A and D bits */
 		uint32_t exec_only : 1;	  /* MODE_EPT with execute-only entries allowed */
 		uint32_t format : 2;	  /* enum mmu_format */
@@ -88,7 +89,8 @@ struct rsvd_masks {
 
 /* ---- memslots ---- */
 
-/* Rises to the first set bit at a cost of the set bits: level n + 1 has a bit for each word of n. */
+/* Rises to the first set bit at a cost of the set bits: level n + 1 has a bit for each word of n.
+ */
 #define ML_LEVELS 4
 struct ml_bitmap {
 	uint64_t bits; /* how many at the bottom */
@@ -108,14 +110,14 @@ struct memslot {
 	gfn_t base;
 	uint64_t npages;
 	hva_t hva;
-	int pins;		      /* slot_map() windows, atomic */
+	int pins; /* slot_map() windows, atomic */
 	struct rmap_head *rmap[NR_LEVELS];
-	uint32_t *shadowed;	      /* by frame: guest tables' shadows: leaf in 15:0, higher in 31:16 */
-	uint32_t *no_large[NR_LEVELS];/* by large frame (levels 2, 3): why not, a count */
-	void *meta;		      /* the one mapping with all these arrays */
+	uint32_t *shadowed; /* by frame: guest tables' shadows: leaf in 15:0, higher in 31:16 */
+	uint32_t *no_large[NR_LEVELS]; /* by large frame (levels 2, 3): why not, a count */
+	void *meta;		       /* the one mapping with all these arrays */
 	size_t meta_size;
-	uint32_t watchers;	      /* dirty clients; atomic, > 0: writes are noticed */
-	struct ml_bitmap noticed;     /* atomic */
+	uint32_t watchers;	  /* dirty clients; atomic, > 0: writes are noticed */
+	struct ml_bitmap noticed; /* atomic */
 	uint64_t *missing;
 	uint64_t *shared;
 };
@@ -131,8 +133,8 @@ struct shadow_page {
 	uint32_t present;    /* sptes that are not zero */
 	uint32_t flood;	     /* writes to the guest table since it was last walked through */
 	bool used;	     /* not free */
-	bool frame;	     /* upper tables of a PAE or 32-bit root: belongs to a vCPU, not in the hash */
-	bool invalid;	     /* zapped, and still some vCPU's root */
+	bool frame;   /* upper tables of a PAE or 32-bit root: belongs to a vCPU, not in the hash */
+	bool invalid; /* zapped, and still some vCPU's root */
 	bool unsync;
 	uint32_t unsync_children;
 	uint64_t unsync_bitmap[PT_ENTRIES / 64];
@@ -152,7 +154,7 @@ struct rmap_link {
 struct arena {
 	uint32_t nr_blocks;
 	uint32_t nr_used;
-	uint32_t nr_touched;	/* blocks from here on were never used */
+	uint32_t nr_touched; /* blocks from here on were never used */
 	uint32_t free_count;
 	uint32_t *free_stack;
 	struct shadow_page *pages;
@@ -192,7 +194,7 @@ struct vcpu_root {
 	union page_role role;
 	uint64_t pdptr[4];
 	uint32_t generation; /* of the memslots when it was built */
-	bool flushed;	     /* (cached) the guest flushed since it was in use: sync before use */
+	bool flushed;	     /* (cached) flushed since it was in use: sync before use */
 	bool absent;	     /* a table of the guest's lay in no slot then */
 	struct shadow_page *sp;	   /* the root, or the level-4 frame page */
 	struct shadow_page *frame; /* the level-3 frame page under it, or NULL */
@@ -221,8 +223,9 @@ struct mmu_vcpu {
 	struct mmu_context *mmu, *walk_mmu;
 	struct mmu_regs regs;
 	bool have_regs;
-	bool need_load; /* atomic */
-	gfn_t unprotected; /* the last frame unshadowed for a user's write, and how often in a row */
+	bool need_load;	   /* atomic */
+	gfn_t unprotected; /* the last frame unshadowed for a user's write, and how often in a row
+			    */
 	unsigned unprotected_count;
 	struct mmu_vcpu_stats stats;
 	struct dirty_ring *ring;
@@ -235,7 +238,8 @@ struct walker {
 
 	uint8_t level, max_level; /* of the entry that ended it; of the first read from memory */
 	unsigned pte_access;	  /* granted by all levels */
-	unsigned table_access[MMU_MAX_LEVEL]; /* granted by the levels above the table at [level - 1] */
+	unsigned table_access[MMU_MAX_LEVEL]; /* granted by the levels above the table at [level -
+						 1] */
 	gfn_t table_gfn[MMU_MAX_LEVEL];
 	uint64_t ptes[MMU_MAX_LEVEL];
 	gpa_t pte_gpa[MMU_MAX_LEVEL];
@@ -255,7 +259,8 @@ struct mmu_trace_event;
 
 struct mmu_vm {
 	pthread_mutex_t lock; /* everything but what is said to be atomic */
-	/* Slots: changed with both locks held, read with either. Taken after @lock, never before. */
+	/* Slots: changed with both locks held, read with either. Taken after @lock, never before.
+	 */
 	pthread_rwlock_t slots_lock;
 	const struct mmu_ops *ops;
 	void *priv;
@@ -296,7 +301,8 @@ struct mmu_vm {
 
 static inline void stat_add(uint64_t *stat, int64_t n)
 {
-	__atomic_store_n(stat, __atomic_load_n(stat, __ATOMIC_RELAXED) + (uint64_t)n, __ATOMIC_RELAXED);
+	__atomic_store_n(stat, __atomic_load_n(stat, __ATOMIC_RELAXED) + (uint64_t)n,
+			 __ATOMIC_RELAXED);
 }
 
 static inline void stat_peak(uint64_t *stat, uint64_t value)
@@ -305,7 +311,7 @@ static inline void stat_peak(uint64_t *stat, uint64_t value)
 		__atomic_store_n(stat, value, __ATOMIC_RELAXED);
 }
 
-#define STAT(obj, name)	    stat_add(&(obj)->stats.name, 1)
+#define STAT(obj, name)	     stat_add(&(obj)->stats.name, 1)
 #define STAT_N(obj, name, n) stat_add(&(obj)->stats.name, n)
 
 /* ---- slot.c ---- */
@@ -472,14 +478,15 @@ unsigned sp_unshadow(struct mmu_vm *vm, gfn_t gfn);
 
 struct list *sp_hash_head(struct mmu_vm *vm, gfn_t gfn);
 #define for_each_shadow(vm, sp, gfn_)                                                              \
-	list_for_each_entry(sp, sp_hash_head(vm, gfn_), hash) if (sp->gfn == (gfn_) &&             \
-								  !sp->role.direct)
+	list_for_each_entry (sp, sp_hash_head(vm, gfn_), hash)                                     \
+		if (sp->gfn == (gfn_) && !sp->role.direct)
 #define for_each_shadow_safe(vm, sp, tmp, gfn_)                                                    \
-	list_for_each_entry_safe(sp, tmp, sp_hash_head(vm, gfn_), hash) if (sp->gfn == (gfn_) &&   \
-									    !sp->role.direct)
+	list_for_each_entry_safe (sp, tmp, sp_hash_head(vm, gfn_), hash)                           \
+		if (sp->gfn == (gfn_) && !sp->role.direct)
 
 /* Unsynced pages (sync.c). */
-/* May @gfn be mapped writable? Lets its shadows go out of step if @may_unsync; false: it is tracked. */
+/* May @gfn be mapped writable? Lets its shadows go out of step if @may_unsync; false: it is
+ * tracked. */
 bool sync_allow_write(struct mmu_vm *vm, struct memslot *slot, gfn_t gfn, bool may_unsync);
 void sync_mark_parents(struct mmu_vm *vm, struct shadow_page *sp);
 void sync_forget(struct mmu_vm *vm, struct shadow_page *sp);
@@ -492,7 +499,8 @@ void sync_below(struct mmu_vm *vm, struct shadow_page *sp);
 void sync_root(struct mmu_vm *vm, const struct vcpu_root *root);
 /* Where entry @i's guest entry lies: 0 when its frame is in no slot. */
 hva_t sp_gpte_hva(struct mmu_vm *vm, const struct shadow_page *sp, unsigned i);
-/* Make entry @i from the guest's, if that is present, accessed and no write is needed; else nothing. */
+/* Make entry @i from the guest's, if that is present, accessed and no write is needed; else
+ * nothing. */
 bool sync_prefetch(struct mmu_vm *vm, struct shadow_page *sp, unsigned i);
 
 /* ---- walk.c ---- */
@@ -563,8 +571,8 @@ enum spte_flags {
 struct spte_want {
 	struct memslot *slot;
 	gfn_t gfn;
-	unsigned access;   /* MMU_MAP_* */
-	uint64_t extra;	   /* G and protection key */
+	unsigned access; /* MMU_MAP_* */
+	uint64_t extra;	 /* G and protection key */
 	unsigned flags;
 };
 /* Install a leaf; false: a write was wanted and the page is tracked, so W is not set. */

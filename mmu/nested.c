@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* An L2 under an L1's EPT: guest_mmu shadows that EPT, nested_mmu walks L2's own tables through it. */
+/* An L2 under an L1's EPT: guest_mmu shadows that EPT, nested_mmu walks L2's own tables through it.
+ */
 #include <errno.h>
 #include <string.h>
 
@@ -28,7 +29,8 @@ static int translate_nested(struct mmu_vcpu *vcpu, uint64_t addr, struct walker 
 	/* With EPT's A and D bits in use the processor's accesses to tables count as writes. */
 	uint32_t access = vcpu->guest_mmu.cpu_role.ad_disabled ? 0 : MMU_ACC_WRITE;
 
-	return translate_by_ept(vcpu, addr, w->access & MMU_ACC_PEEK ? MMU_ACC_PEEK : access, w, gpa);
+	return translate_by_ept(vcpu, addr, w->access & MMU_ACC_PEEK ? MMU_ACC_PEEK : access, w,
+				gpa);
 }
 
 int nested_translate_final(struct mmu_vcpu *vcpu, struct walker *w)

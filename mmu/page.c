@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Shadow pages: their arena, hash, links, reverse map, reclaim, and the flushes that changes need. */
+/* Shadow pages: their arena, hash, links, reverse map, reclaim, and the flushes that changes need.
+ */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -156,7 +157,7 @@ void batch_commit(struct mmu_vm *vm)
 		batch_flush(vm);
 	else if (vm->batch.all || vm->batch.n)
 		memset(&vm->batch, 0, sizeof(vm->batch));
-	list_for_each_entry_safe(sp, tmp, &vm->pending, lru) {
+	list_for_each_entry_safe (sp, tmp, &vm->pending, lru) {
 		list_del(&sp->lru);
 		block_free(vm, sp);
 	}
@@ -193,8 +194,9 @@ void rmap_remove(struct mmu_vm *vm, struct rmap_head *head, uint32_t id)
 
 static uint64_t *stat_pages(struct mmu_vm *vm, unsigned level)
 {
-	return level == 1 ? &vm->stats.pages_4k
-	       : level == 2 ? &vm->stats.pages_2m : &vm->stats.pages_1g;
+	return level == 1   ? &vm->stats.pages_4k
+	       : level == 2 ? &vm->stats.pages_2m
+			    : &vm->stats.pages_1g;
 }
 
 void spte_account_leaf(struct mmu_vm *vm, struct shadow_page *sp, unsigned i, struct memslot *slot,
@@ -302,8 +304,7 @@ static struct shadow_page *sp_find(struct mmu_vm *vm, gfn_t gfn, union page_role
 	struct shadow_page *sp, *tmp, *found = NULL;
 	unsigned collisions = 0;
 
-	list_for_each_entry_safe(sp, tmp, sp_hash_head(vm, gfn), hash)
-	{
+	list_for_each_entry_safe (sp, tmp, sp_hash_head(vm, gfn), hash) {
 		if (sp->gfn != gfn) {
 			collisions++;
 			continue;
@@ -312,7 +313,8 @@ static struct shadow_page *sp_find(struct mmu_vm *vm, gfn_t gfn, union page_role
 			found = sp;
 			continue;
 		}
-		/* The frame is about to be a higher table: what let it be written unseen must go. */
+		/* The frame is about to be a higher table: what let it be written unseen must go.
+		 */
 		if (!role.direct && role.level > 1 && !sp->role.direct && sp->unsync)
 			sp_zap(vm, sp);
 	}
@@ -352,8 +354,8 @@ struct shadow_page *sp_get(struct mmu_vm *vm, gfn_t gfn, union page_role role)
 	list_add(&vm->active, &sp->lru);
 	sp->flood = 0;
 	/*
-	 * A new way leads to an unsynced page: no processor could have its stale entries by that way.
-	 * They are made right, but the page stays writable. The same for pages below.
+	 * A new way leads to an unsynced page: no processor could have its stale entries by that
+	 * way. They are made right, but the page stays writable. The same for pages below.
 	 */
 	if (sp->unsync)
 		sync_entries(vm, sp);
@@ -381,8 +383,7 @@ static void sp_expel(struct mmu_vm *vm, struct shadow_page *sp)
 	struct mmu_vcpu *vcpu;
 	uint64_t kicked = 0;
 
-	list_for_each_entry(vcpu, &vm->vcpus, link)
-	{
+	list_for_each_entry (vcpu, &vm->vcpus, link) {
 		const struct vcpu_root *r = &vcpu->mmu->root;
 		bool hit = r->sp == sp;
 
@@ -412,8 +413,7 @@ void sp_zap(struct mmu_vm *vm, struct shadow_page *sp)
 		slot_account_shadow(slot_of(vm, sp->gfn), sp->gfn, sp->role.level, -1);
 	list_del(&sp->hash);
 	list_del(&sp->lru);
-	/* Processors may remember the table itself. */
-	batch_all(vm, sp->users);
+	/* A processor that remembers the table itself came by an entry that was just zapped. */
 	if (sp->root_count) {
 		sp->invalid = true;
 		list_add(&vm->zombies, &sp->lru);
@@ -429,8 +429,8 @@ void sp_put_root(struct mmu_vm *vm, struct shadow_page *sp)
 	if (--sp->root_count || !sp->invalid)
 		return;
 	list_del(&sp->lru);
+	/* Empty, and out of every TLB, since it was zapped. */
 	list_add(&vm->pending, &sp->lru);
-	batch_all(vm, sp->users);
 }
 
 unsigned sp_unshadow(struct mmu_vm *vm, gfn_t gfn)
@@ -480,8 +480,7 @@ int arena_make_room(struct mmu_vm *vm, unsigned blocks)
 	if (arena_free_blocks(&vm->arena) >= blocks)
 		return 0;
 	/* What is left are roots: those that are only cached can go. */
-	list_for_each_entry(vcpu, &vm->vcpus, link)
-	{
+	list_for_each_entry (vcpu, &vm->vcpus, link) {
 		roots_drop(vcpu, &vcpu->root_mmu, true);
 		roots_drop(vcpu, &vcpu->guest_mmu, true);
 	}

@@ -177,7 +177,7 @@ static void width_set(struct mmu_vm *vm, const struct mmu_regs *regs)
 	vm->maxphyaddr = regs->maxphyaddr;
 	vm->gbpages = regs->gbpages;
 	rsvd_compute(vm);
-	list_for_each_entry_safe(sp, tmp, &vm->active, lru)
+	list_for_each_entry_safe (sp, tmp, &vm->active, lru)
 		sp_zap(vm, sp);
 	batch_commit(vm);
 }

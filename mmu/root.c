@@ -17,7 +17,7 @@ static bool is_framed(const struct mmu_context *c)
 }
 
 static bool root_matches(const struct mmu_vm *vm, const struct mmu_context *c,
-			  const struct vcpu_root *r)
+			 const struct vcpu_root *r)
 {
 	if (!r->valid || r->role.word != c->root_role.word)
 		return false;
@@ -210,8 +210,6 @@ static int root_build(struct mmu_vcpu *vcpu, struct mmu_context *c)
 		build_single(vcpu, c);
 	r->valid = true;
 	STAT(vcpu, root_built);
-	/* What was found in the hash may lead to unsynced pages. */
-	sync_root(vcpu->vm, r);
 	return 0;
 }
 
@@ -333,7 +331,6 @@ void mmu_flush_guest_tlb(struct mmu_vcpu *vcpu)
 	pthread_mutex_lock(&vm->lock);
 	roots_flushed(vcpu->mmu);
 	sync_root(vm, &vcpu->mmu->root);
-	batch_commit(vm);
 	pthread_mutex_unlock(&vm->lock);
 }
 

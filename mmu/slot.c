@@ -143,7 +143,7 @@ static void slots_unlock(struct mmu_vm *vm)
 	pthread_mutex_unlock(&vm->lock);
 }
 
-/* MMIO entries of before are void from now on. */
+/* Memory came where none was: MMIO entries of before are void from now on. */
 static void slots_new_generation(struct mmu_vm *vm)
 {
 	struct mmu_vcpu *vcpu;
@@ -151,20 +151,19 @@ static void slots_new_generation(struct mmu_vm *vm)
 	vm->generation++;
 	stat_add(&vm->stats.mmio_generation, 1);
 	/* A root whose table lay in no slot may be possible now: mmu_load() looks. */
-	list_for_each_entry(vcpu, &vm->vcpus, link)
+	list_for_each_entry (vcpu, &vm->vcpus, link)
 		__atomic_store_n(&vcpu->need_load, true, __ATOMIC_SEQ_CST);
 	vm->ops->kick(vm->priv, MMU_VCPUS_ALL);
 	if (vm->generation % MMIO_GEN_MODULO == 0) {
 		/* The numbers begin again: an old entry could pass for a new one. */
 		struct shadow_page *sp, *tmp;
 
-		list_for_each_entry_safe(sp, tmp, &vm->active, lru)
+		list_for_each_entry_safe (sp, tmp, &vm->active, lru)
 			sp_zap(vm, sp);
 	}
 }
 
-static int slot_check(const struct mmu_vm *vm, const struct slot_desc *d,
-		      const struct memslot *but)
+static int slot_check(const struct mmu_vm *vm, const struct slot_desc *d, const struct memslot *but)
 {
 	uint64_t host = (uint64_t)(uintptr_t)d->host;
 	uint32_t i;
@@ -210,7 +209,7 @@ static void slot_zap(struct mmu_vm *vm, const struct memslot *slot)
 {
 	struct shadow_page *sp, *tmp;
 
-	list_for_each_entry_safe(sp, tmp, &vm->active, lru) {
+	list_for_each_entry_safe (sp, tmp, &vm->active, lru) {
 		if (!sp->role.direct && slot_has(slot, sp->gfn)) {
 			sp_zap(vm, sp);
 			continue;
@@ -284,7 +283,6 @@ int slot_delete(struct mmu_vm *vm, uint32_t id)
 		slot_zap(vm, slot);
 		dirty_slot_removed(vm, slot);
 		slot_remove(vm, slot);
-		slots_new_generation(vm);
 	}
 	slots_unlock(vm);
 	slot_free(slot);
@@ -340,7 +338,6 @@ int slot_set_flags(struct mmu_vm *vm, uint32_t id, uint32_t flags)
 	if (slot && slot->flags != flags) {
 		slot->flags = flags;
 		slot_zap(vm, slot);
-		slots_new_generation(vm);
 	}
 	slots_unlock(vm);
 	return r;
@@ -594,7 +591,7 @@ static bool host_cmpxchg16(hva_t hva, uint64_t expected[2], const uint64_t desir
 	bool done;
 
 	asm volatile("lock cmpxchg16b %[mem]"
-		     : "=@ccz"(done), [mem] "+m"(*(char (*)[16])p), "+a"(expected[0]),
+		     : "=@ccz"(done), [mem] "+m"(*(char(*)[16])p), "+a"(expected[0]),
 		       "+d"(expected[1])
 		     : "b"(desired[0]), "c"(desired[1])
 		     : "memory");
@@ -655,8 +652,7 @@ int slot_cmpxchg(struct mmu_vm *vm, gpa_t gpa, uint64_t *expected, uint64_t desi
 int mmu_guest_cmpxchg(struct mmu_vcpu *vcpu, gpa_t gpa, uint64_t *expected, uint64_t desired,
 		      unsigned size)
 {
-	return size == 16 ? -EINVAL
-			  : slot_exchange(vcpu->vm, vcpu, gpa, expected, &desired, size);
+	return size == 16 ? -EINVAL : slot_exchange(vcpu->vm, vcpu, gpa, expected, &desired, size);
 }
 
 int mmu_guest_cmpxchg16(struct mmu_vcpu *vcpu, gpa_t gpa, uint64_t expected[2],

@@ -14,7 +14,8 @@
 #define SPTE_PS BIT(7) /* the same bit in EPT */
 #define SPTE_G	BIT(8)
 #define SPTE_XD BIT(63)
-#define SPTE_PK BITS(62, 59) /* copied from long-mode guests' leaf entries; ignored while CR4.PKE = 0 */
+#define SPTE_PK                                                                                    \
+	BITS(62, 59) /* copied from long-mode guests' leaf entries; ignored while CR4.PKE = 0 */
 
 /* EPT format. */
 #define EPT_R	 BIT(0)
@@ -36,10 +37,10 @@
 #define SPTE_MMU_WRITABLE BIT(11)
 
 /*
- * MMIO entry: bit 51 lies above MMU_HOST_WIDTH, so the processor reports a reserved bit (x86, NPT) or
- * a misconfiguration (EPT, which sees W and X without R besides). Only MMIO entries have it. The frame
- * field holds the gfn, bits 62:52 the generation of the memslots (SPTE_MMIO_GEN), W/U/XD the access
- * (x86 format).
+ * MMIO entry: bit 51 lies above MMU_HOST_WIDTH, so the processor reports a reserved bit (x86, NPT)
+ * or a misconfiguration (EPT, which sees W and X without R besides). Only MMIO entries have it. The
+ * frame field holds the gfn, bits 62:52 the generation of the memslots (SPTE_MMIO_GEN), W/U/XD the
+ * access (x86 format).
  */
 #define SPTE_MMIO	BIT(51)
 #define SPTE_MMIO_GEN	BITS(62, 52)
@@ -48,7 +49,8 @@
 _Static_assert((SPTE_FRAME & (SPTE_MMIO | SPTE_MMIO_GEN)) == 0, "a frame is never an MMIO mark");
 _Static_assert((SPTE_MMU_WRITABLE & (SPTE_FRAME | SPTE_PK | SPTE_XD | BITS(10, 0))) == 0,
 	       "the software bit is no bit of hardware's");
-_Static_assert(SPTE_W == EPT_W && SPTE_P == EPT_R, "write protection is the same bit in all formats");
+_Static_assert(SPTE_W == EPT_W && SPTE_P == EPT_R,
+	       "write protection is the same bit in all formats");
 
 static inline uint64_t spte_read(const uint64_t *spte)
 {
@@ -99,7 +101,8 @@ static inline unsigned spte_x86_access(uint64_t spte)
 	       (spte & SPTE_XD ? 0 : MMU_MAP_EXEC);
 }
 
-static inline uint64_t spte_make_mmio(enum mmu_format format, gfn_t gfn, unsigned access, unsigned gen)
+static inline uint64_t spte_make_mmio(enum mmu_format format, gfn_t gfn, unsigned access,
+				      unsigned gen)
 {
 	uint64_t spte = SPTE_MMIO | gfn << PAGE_SHIFT | (uint64_t)(gen % MMIO_GEN_MODULO) << 52;
 
@@ -112,7 +115,8 @@ static inline uint64_t spte_make_mmio(enum mmu_format format, gfn_t gfn, unsigne
 /* An entry that leads to a table: it grants everything, the access is in the table's role. */
 static inline uint64_t spte_make_table(enum mmu_format format, hpa_t table)
 {
-	return table | (format == MMU_FORMAT_EPT ? EPT_RWX | EPT_A : SPTE_P | SPTE_W | SPTE_U | SPTE_A);
+	return table |
+	       (format == MMU_FORMAT_EPT ? EPT_RWX | EPT_A : SPTE_P | SPTE_W | SPTE_U | SPTE_A);
 }
 
 /* A leaf. A and D are set at once, so that the processor need not write to our tables. */
@@ -135,12 +139,13 @@ static inline bool spte_is_reduced(uint64_t old, uint64_t new, enum mmu_format f
 {
 	uint64_t grant = format == MMU_FORMAT_EPT ? EPT_RWX : SPTE_P | SPTE_W | SPTE_U;
 
-	if (old & ~new & grant)
+	if (old & ~new &grant)
 		return true;
 	if (format == MMU_FORMAT_EPT)
 		return (old ^ new) & SPTE_FRAME;
-	return (~old & new & SPTE_XD) || ((old ^ new) & (SPTE_FRAME | SPTE_PK)) ||
-	       (~old & new & SPTE_U); /* a supervisor entry made a user's: SMEP and SMAP forbid more */
+	return (~old & new &SPTE_XD) || ((old ^ new) & (SPTE_FRAME | SPTE_PK)) ||
+	       (~old &
+		new &SPTE_U); /* a supervisor entry made a user's: SMEP and SMAP forbid more */
 }
 
 #endif

@@ -6,8 +6,8 @@
  * A table at level 1 may be written by the guest unseen ("unsync") until the guest flushes: until
  * then the architecture allows the old translations. Each table above knows by a bitmap which entry
  * leads to an unsynced page or to one with unsynced pages below. Invariant: if a page is unsync or
- * has unsync_children, every parent has the bit; a bit may be set in vain, and is cleared when it is
- * looked at.
+ * has unsync_children, every parent has the bit; a bit may be set in vain, and is cleared when it
+ * is looked at.
  */
 
 void sync_mark_parents(struct mmu_vm *vm, struct shadow_page *sp)
@@ -103,7 +103,8 @@ void sync_entry(struct mmu_vm *vm, struct shadow_page *sp, unsigned i)
 	want.slot = slot_of(vm, want.gfn);
 	want.access = sp->role.access & gpte_access(sp->role, gpte);
 	want.extra = gpte_extra_spte_bits(sp->role, gpte);
-	/* A supervisor entry made writable for a WP = 0 guest: not to be told from the guest's own. */
+	/* A supervisor entry made writable for a WP = 0 guest: not to be told from the guest's own.
+	 */
 	spte_set(vm, sp, i, &want);
 }
 
@@ -140,13 +141,13 @@ struct sync_list {
 	struct shadow_page *sp[SYNC_BATCH];
 };
 
-/* Collect unsynced pages below @sp and clear bits that are set in vain. Whether any is left there. */
+/* Collect unsynced pages below @sp and clear bits that are set in vain. Whether any is left there.
+ */
 static bool collect(struct mmu_vm *vm, struct shadow_page *sp, struct sync_list *list)
 {
 	uint64_t i;
 
-	bitmap_for_each(i, sp->unsync_bitmap, (uint64_t)PT_ENTRIES)
-	{
+	bitmap_for_each (i, sp->unsync_bitmap, (uint64_t)PT_ENTRIES) {
 		struct shadow_page *child;
 
 		if (list->n == SYNC_BATCH)
@@ -177,7 +178,8 @@ void sync_below(struct mmu_vm *vm, struct shadow_page *sp)
 		}
 		/* No write may slip in between what we read and the protection. */
 		batch_commit(vm);
-		/* First all are in step by name: an entry synced below gives no page of the list back W. */
+		/* First all are in step by name: an entry synced below gives no page of the list
+		 * back W. */
 		for (unsigned i = 0; i < list.n; i++) {
 			if (list.sp[i]->unsync)
 				sync_forget(vm, list.sp[i]);

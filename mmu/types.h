@@ -9,28 +9,28 @@ struct mmu_vm;
 struct mmu_vcpu;
 
 /* An access, as any of these or'ed; none is an explicit supervisor read. */
-#define MMU_ACC_WRITE    BIT(0)
-#define MMU_ACC_USER     BIT(1) /* CPL 3, or an access that counts as one */
-#define MMU_ACC_FETCH    BIT(2)
-#define MMU_ACC_AC       BIT(3) /* EFLAGS.AC is set: SMAP lets an explicit supervisor access pass */
+#define MMU_ACC_WRITE	 BIT(0)
+#define MMU_ACC_USER	 BIT(1) /* CPL 3, or an access that counts as one */
+#define MMU_ACC_FETCH	 BIT(2)
+#define MMU_ACC_AC	 BIT(3) /* EFLAGS.AC: SMAP lets an explicit access pass */
 #define MMU_ACC_IMPLICIT BIT(4) /* GDT, LDT, IDT, TSS: a supervisor access whatever the CPL */
-#define MMU_ACC_PEEK     BIT(5) /* for inspection: no permission checked, no A or D bit set */
+#define MMU_ACC_PEEK	 BIT(5) /* for inspection: no permission checked, no A or D bit set */
 
 /* The error code of a #PF (SDM volume 3, "Page-Fault Exceptions"). */
-#define PF_P     BIT(0)
-#define PF_W     BIT(1)
-#define PF_U     BIT(2)
-#define PF_RSVD  BIT(3)
+#define PF_P	 BIT(0)
+#define PF_W	 BIT(1)
+#define PF_U	 BIT(2)
+#define PF_RSVD	 BIT(3)
 #define PF_FETCH BIT(4)
-#define PF_PK    BIT(5)
+#define PF_PK	 BIT(5)
 
 /* A fault that belongs to the guest; -errno never means this. */
 struct guest_fault {
 	uint8_t vector;	     /* 14 (#PF); with @nested, unused */
 	uint32_t error_code; /* PF_*; with @nested the EPT violation's exit qualification */
 	uint64_t cr2;	     /* the linear address; with @nested the ngpa that faulted */
-	bool nested;	     /* L1 is to get an EPT violation (or misconfiguration) instead of a #PF */
-	bool misconfig;	     /* with @nested */
+	bool nested;	/* L1 gets an EPT violation or misconfiguration, no #PF */
+	bool misconfig; /* with @nested */
 };
 
 /* The form of the tables a root leads to. */
@@ -49,7 +49,8 @@ enum mmu_policy {
 
 /* One guest table entry that a walk read. */
 struct mmu_walk_step {
-	uint8_t level; /* 5..1; a PDPTE of PAE paging is level 3, and then @gpa is the register's number */
+	uint8_t level; /* 5..1; a PDPTE of PAE paging is level 3, and then @gpa is the register's
+			  number */
 	gpa_t gpa;     /* where the entry lies */
 	uint64_t raw;
 };

@@ -24,7 +24,8 @@ uint32_t access_error_code(const struct mmu_context *c, uint32_t access)
 static bool ept_denied(uint32_t access, unsigned pte_access)
 {
 	unsigned need = access & MMU_ACC_WRITE	 ? MMU_MAP_WRITE
-			: access & MMU_ACC_FETCH ? MMU_MAP_EXEC : MMU_MAP_USER;
+			: access & MMU_ACC_FETCH ? MMU_MAP_EXEC
+						 : MMU_MAP_USER;
 
 	return !(pte_access & need);
 }
@@ -75,13 +76,15 @@ bool access_denied(const struct mmu_context *c, uint32_t access, unsigned pte_ac
 
 /* ---- pieces of the template ---- */
 
-/* The EPT violation's exit qualification (SDM volume 3, table "Exit Qualification for EPT Violations"). */
+/* The EPT violation's exit qualification (SDM volume 3, table "Exit Qualification for EPT
+ * Violations"). */
 static uint32_t ept_qualification(const struct walker *w, uint32_t code)
 {
 	uint32_t q = w->access & MMU_ACC_WRITE ? 2 : w->access & MMU_ACC_FETCH ? 4 : 1;
 
 	if (code & PF_P)
-		q |= (w->pte_access & MMU_MAP_USER ? 8 : 0) | (w->pte_access & MMU_MAP_WRITE ? 16 : 0) |
+		q |= (w->pte_access & MMU_MAP_USER ? 8 : 0) |
+		     (w->pte_access & MMU_MAP_WRITE ? 16 : 0) |
 		     (w->pte_access & MMU_MAP_EXEC ? 32 : 0);
 	return q;
 }
@@ -226,7 +229,8 @@ bool gpte_reserved(struct mmu_vm *vm, const union page_role role, unsigned level
 
 	if (gpte & r->mask[large][level - 1])
 		return true;
-	return role.mode == MODE_EPT && ept_misconfigured(gpte, large || level == 1, role.exec_only);
+	return role.mode == MODE_EPT &&
+	       ept_misconfigured(gpte, large || level == 1, role.exec_only);
 }
 
 unsigned gpte_access(const union page_role role, uint64_t gpte)
@@ -315,8 +319,9 @@ again:
 		pthread_mutex_unlock(&vm->lock);
 	}
 	if (unlikely(w.missing)) {
-		r = vm->ops->fetch_page ? vm->ops->fetch_page(vm->priv, w.missing_gfn << PAGE_SHIFT, 0)
-					: -EFAULT;
+		r = vm->ops->fetch_page
+			    ? vm->ops->fetch_page(vm->priv, w.missing_gfn << PAGE_SHIFT, 0)
+			    : -EFAULT;
 		if (r)
 			return r;
 		goto again;

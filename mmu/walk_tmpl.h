@@ -40,7 +40,8 @@ retry:
 		gpa_t gpa;
 
 		w->level = (uint8_t)level;
-		if (!c->translate_gpa(vcpu, (pte & address_mask) + index * sizeof(WALK_PTE), w, &gpa))
+		if (!c->translate_gpa(vcpu, (pte & address_mask) + index * sizeof(WALK_PTE), w,
+				      &gpa))
 			return 0;
 		w->table_gfn[level - 1] = gpa >> PAGE_SHIFT;
 		w->table_access[level - 1] = access;
@@ -57,7 +58,8 @@ retry:
 		}
 		w->pte_hva[level - 1] = slot_hva(slot, gpa >> PAGE_SHIFT) + (gpa & ~PAGE_MASK);
 		w->pte_readonly[level - 1] = slot->flags & SLOT_READONLY;
-		pte = __atomic_load_n((WALK_PTE *)(uintptr_t)w->pte_hva[level - 1], __ATOMIC_RELAXED);
+		pte = __atomic_load_n((WALK_PTE *)(uintptr_t)w->pte_hva[level - 1],
+				      __ATOMIC_RELAXED);
 		w->ptes[level - 1] = pte;
 
 		if (!(pte & (WALK_IS_EPT ? EPT_RWX : 1)))
@@ -66,13 +68,15 @@ retry:
 			(WALK_IS_EPT || !WALK_IS_32 || c->cpu_role.pse);
 		if (pte & c->rsvd->mask[level > 1 && (pte & SPTE_PS)][level - 1])
 			return walk_fail(c, w, PF_P | PF_RSVD);
-		if (WALK_IS_EPT && ept_misconfigured(pte, level == 1 || large, c->cpu_role.exec_only))
+		if (WALK_IS_EPT &&
+		    ept_misconfigured(pte, level == 1 || large, c->cpu_role.exec_only))
 			return walk_fail(c, w, PF_P | PF_RSVD);
 
-		access &= WALK_IS_EPT ? ept_access(pte)
-				      : (pte & SPTE_W ? MMU_MAP_WRITE : 0) |
-						(pte & SPTE_U ? MMU_MAP_USER : 0) |
-						(nx && pte & SPTE_XD && !WALK_IS_32 ? 0 : MMU_MAP_EXEC);
+		access &= WALK_IS_EPT
+				  ? ept_access(pte)
+				  : (pte & SPTE_W ? MMU_MAP_WRITE : 0) |
+					    (pte & SPTE_U ? MMU_MAP_USER : 0) |
+					    (nx && pte & SPTE_XD && !WALK_IS_32 ? 0 : MMU_MAP_EXEC);
 		if (level == 1 || large)
 			break;
 	}

@@ -287,7 +287,12 @@ static int read_config(struct app *app, const struct options *o, struct api_erro
 		return vm_config_read(&app->config, o->config_fd, err);
 	machine_files_init(&app->config.files);
 	ret = machine_def_load(&app->config.def, o->config, "machine", err);
-	return ret ? ret : machine_files_open(&app->config.files, &app->config.def, err);
+	if (ret)
+		return ret;
+	ret = machine_files_open(&app->config.files, &app->config.def, err);
+	if (ret)
+		machine_def_finish(&app->config.def);
+	return ret;
 }
 
 static int console_start(struct app *app, const struct options *o)
@@ -320,19 +325,23 @@ static int refuse(const struct app *app, const struct api_error *err)
 {
 	struct vm_report report = {.state = VM_ENDED, .reason = VM_REASON_ENGINE};
 
-	snprintf(report.message, sizeof(report.message), "%.90s%s%.150s", err->field,
-		 *err->field ? ": " : "", err->text);
+	snprintf(report.message, sizeof(report.message), "%.255s", err->text);
 	log_error("%s", report.message);
-	if (err->kind == API_KIND_BAD_IMAGE)
+	/* A file of the guest's that cannot be opened is as bad as one that is no kernel. */
+	if (err->kind == API_KIND_BAD_IMAGE ||
+	    (err->kind != API_KIND_INVALID_PARAMS &&
+	     (!strcmp(err->field, "kernel") || !strcmp(err->field, "initrd") ||
+	      !strcmp(err->field, "module"))))
 		report.reason = VM_REASON_BAD_IMAGE;
 	if (app->report_fd >= 0)
 		vm_report_write(app->report_fd, &report);
 	switch (err->kind) {
-	case API_KIND_BAD_IMAGE:
-	case API_KIND_INTERNAL:
-	case API_KIND_LIMIT:
-	case API_KIND_NOT_SUPPORTED: return vm_report_status(&report);
-	default: return VM_STATUS_USAGE;
+	case API_KIND_INVALID_PARAMS:
+	case API_KIND_PARSE: return VM_STATUS_USAGE;
+	case API_KIND_NOT_FOUND:
+	case API_KIND_DENIED:
+	case API_KIND_IO: return *err->field ? vm_report_status(&report) : VM_STATUS_USAGE;
+	default: return vm_report_status(&report);
 	}
 }
 

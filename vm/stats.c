@@ -254,8 +254,8 @@ static uint64_t trail_add(struct trail *t, uint64_t rip)
 
 /*
  * The processor remembers where blocks were entered and where instructions faulted; what lies
- * between is read from memory. @end is the instruction pointer: it was carried out (or tried) when
- * @tried. Blocks that were chained to one another are one entry: of those only the first is shown.
+ * between is read from memory. Blocks that were chained to one another are one entry: of those only
+ * the first is shown. @end is the instruction pointer, shown when @tried.
  */
 static void trail_follow(struct trail *t, uint64_t end, bool tried)
 {
@@ -279,7 +279,7 @@ static struct json_object *instructions_json(struct vm *vm, struct vcpu *v, cons
 	struct json_object *a = json_object_new_array();
 	struct trail t = {.vm = vm, .v = v, .base = s->seg[X86_CS].base};
 
-	trail_follow(&t, s->rip, vm->reason == VM_REASON_CRASH || vm->reason == VM_REASON_ENGINE);
+	trail_follow(&t, s->rip, vm->reason != VM_REASON_HALTED);
 	for (unsigned k = t.n > SHOWN ? t.n - SHOWN : 0; k < t.n; k++)
 		json_object_array_add(a, json_object_new_string(t.line[k % SHOWN]));
 	return a;

@@ -109,38 +109,12 @@ static bool any_can_wake(struct vm *vm)
 	return false;
 }
 
-/* Holds while asked to; false when the thread is to end. The first vCPU's wish stands for all. */
-static bool obey(struct vm *vm)
-{
-	struct vcpu *first = &vm->vcpus[0];
-	enum vcpu_wish wish;
-
-	pthread_mutex_lock(&first->lock);
-	wish = first->wish;
-	pthread_mutex_unlock(&first->lock);
-	if (wish == VCPU_RUN)
-		return true;
-	for (unsigned k = 0; k < vm->cpus; k++) {
-		struct vcpu *v = &vm->vcpus[k];
-
-		pthread_mutex_lock(&v->lock);
-		while (v->wish == VCPU_HOLD) {
-			v->held = true;
-			pthread_cond_broadcast(&v->cond);
-			pthread_cond_wait(&v->cond, &v->lock);
-		}
-		v->held = false;
-		wish = v->wish;
-		pthread_mutex_unlock(&v->lock);
-	}
-	return wish != VCPU_QUIT;
-}
-
 static void *turns_thread(void *arg)
 {
 	struct vm *vm = arg;
 
-	while (obey(vm)) {
+	/* The first vCPU's wish stands for all. */
+	while (vcpu_obey(&vm->vcpus[0])) {
 		bool ran = false;
 
 		for (unsigned k = 0; k < vm->cpus; k++) {

@@ -58,8 +58,7 @@ bool vm_all_stuck(struct vm *vm)
 /* ---- the thread -------------------------------------------------------------------------------
  */
 
-/* False when the thread is to end. */
-static bool obey(struct vcpu *v)
+bool vcpu_obey(struct vcpu *v)
 {
 	bool go_on;
 
@@ -100,7 +99,7 @@ static void *vcpu_thread(void *arg)
 {
 	struct vcpu *v = arg;
 
-	while (obey(v)) {
+	while (vcpu_obey(v)) {
 		enum engine_exit exit = v->vm->engine->vcpu_run(v->engine, ~0ull);
 
 		if (exit == ENGINE_EXIT_SHUTDOWN || exit == ENGINE_EXIT_ERROR)
@@ -168,7 +167,8 @@ void vcpus_hold(struct vm *vm)
 {
 	for (unsigned k = 0; k < vm->cpus; k++)
 		set_wish(&vm->vcpus[k], VCPU_HOLD);
-	for (unsigned k = 0; k < vm->cpus; k++) {
+	/* With one thread for all, the first vCPU is the one that holds. */
+	for (unsigned k = 0; k < (vm->counts ? 1 : vm->cpus); k++) {
 		struct vcpu *v = &vm->vcpus[k];
 
 		pthread_mutex_lock(&v->lock);

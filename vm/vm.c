@@ -308,7 +308,8 @@ static int make_parts(struct vm *vm, struct api_error *err)
 	int ret = memmap_split(vm->ram_size, &vm->ram_below_4g, &vm->ram_above_4g);
 
 	if (ret)
-		return api_error_field(err, "memory", "%llu bytes: a machine needs at least %llu KiB",
+		return api_error_field(err, "memory",
+				       "memory of %llu bytes: a machine needs at least %llu KiB",
 				       (unsigned long long)vm->ram_size,
 				       (unsigned long long)(MEMMAP_RAM_MIN >> 10));
 	ret = loop_create(vm);
@@ -463,9 +464,9 @@ static void on_wake(evutil_socket_t fd, short what, void *data)
 
 static void on_timeout(evutil_socket_t fd, short what, void *data)
 {
-	struct vm *vm = data;
+	struct api_error err;
 
-	vm_request_end(vm, VM_REASON_TIMEOUT, 0, 0, "still running after %g s", vm->def->timeout);
+	vm_end(data, VM_REASON_TIMEOUT, &err);
 }
 
 int vm_start(struct vm *vm, struct api_error *err)
@@ -546,8 +547,10 @@ int vm_end(struct vm *vm, enum vm_reason reason, struct api_error *err)
 {
 	if (vm->state == VM_ENDED)
 		return wrong_state(vm, err, "stopped");
-	vm_request_end(vm, reason, 0, 0, "%s",
-		       reason == VM_REASON_TIMEOUT ? "timeout" : "stopped on request");
+	if (reason == VM_REASON_TIMEOUT)
+		vm_request_end(vm, reason, 0, 0, "still running after %g s", vm->def->timeout);
+	else
+		vm_request_end(vm, reason, 0, 0, "stopped on request");
 	return 0;
 }
 

@@ -89,6 +89,8 @@ int vcpus_start(struct vm *vm);
 void vcpus_hold(struct vm *vm);
 void vcpus_release(struct vm *vm);
 void vcpu_notify(struct vcpu *v);
+/* On the vCPU's thread: hold while asked to; false when the thread is to end. */
+bool vcpu_obey(struct vcpu *v);
 /* On the vCPU's thread: until it is asked for something else than running. */
 void vcpu_await_wish(struct vcpu *v);
 extern const struct engine_host vm_engine_host;

@@ -49,7 +49,8 @@ void soft_set_controls(struct engine_vcpu *v)
 {
 	struct cpu_controls *ctl = cpu_controls(v->cpu);
 	const struct cpu_state *s = cpu_state(v->cpu);
-	uint64_t windows = ctl->exits & (CPU_CTL_IRQ_WINDOW | CPU_CTL_NMI_WINDOW);
+	uint64_t windows =
+		ctl->exits & (CPU_CTL_IRQ_WINDOW | CPU_CTL_NMI_WINDOW | CPU_CTL_NO_APIC);
 
 	ctl->exits = windows | CPU_CTL_HLT | CPU_CTL_CR8_LOAD | CPU_CTL_CR8_STORE;
 	if (v->vm->config.clock == ENGINE_CLOCK_INSTRUCTIONS)
@@ -262,19 +263,31 @@ static enum soft_next exit_msr_read(struct engine_vcpu *v, const struct cpu_exit
 	return finish(v, ret);
 }
 
+/* CPUID.1:EDX.APIC follows the enable bit. */
+static void note_apic_base(struct engine_vcpu *v, uint64_t base)
+{
+	struct cpu_controls *ctl = cpu_controls(v->cpu);
+
+	ctl->exits = base & BIT(11) ? ctl->exits & ~CPU_CTL_NO_APIC : ctl->exits | CPU_CTL_NO_APIC;
+	cpu_state_changed(v->cpu);
+}
+
 static enum soft_next exit_msr_write(struct engine_vcpu *v, const struct cpu_exit *e)
 {
 	const struct engine_config *config = &v->vm->config;
 	int ret = cpu_wrmsr(v->cpu, e->msr.index, e->msr.value);
 
-	if (ret < 0)
+	if (ret < 0) {
 		ret = config->host->msr_write(config->host_priv, v->id, e->msr.index, e->msr.value)
 			      ? X86_VEC_GP
 			      : 0;
-	else if (ret == 0 && e->msr.index == X86_MSR_EFER)
+		if (!ret && e->msr.index == X86_MSR_APIC_BASE)
+			note_apic_base(v, e->msr.value);
+	} else if (ret == 0 && e->msr.index == X86_MSR_EFER) {
 		registers_changed(v);
-	else if (ret == 0 && (e->msr.index == X86_MSR_TSC || e->msr.index == X86_MSR_TSC_ADJUST))
+	} else if (ret == 0 && (e->msr.index == X86_MSR_TSC || e->msr.index == X86_MSR_TSC_ADJUST)) {
 		config->host->tsc_offset(config->host_priv, v->id, cpu_state(v->cpu)->tsc_adjust);
+	}
 	return finish(v, ret);
 }
 
@@ -404,8 +417,12 @@ static enum soft_next exit_invlpg(struct engine_vcpu *v, const struct cpu_exit *
 static bool invpcid_ok(const struct engine_vcpu *v, uint64_t type, uint64_t pcid, gva_t gva)
 {
 	const struct cpu_state *s = cpu_state(v->cpu);
-	unsigned unused = s->cr4 & X86_CR4_LA57 ? 64 - 57 : 64 - 48;
+	uint32_t widths[4];
+	unsigned unused;
 
+	/* As a base, the address may be as wide as the processor's, whatever CR4.LA57. */
+	cpu_cpuid(v->cpu, 0x80000008u, 0, widths);
+	unused = 64 - (widths[0] >> 8 & 0xff);
 	switch (type) {
 	case MMU_INVPCID_ADDRESS:
 		if ((uint64_t)((int64_t)(gva << unused) >> unused) != gva)

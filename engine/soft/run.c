@@ -52,8 +52,14 @@ static void do_requests(struct engine_vcpu *v)
 		s->activity = CPU_ACTIVE;
 		cpu_state_changed(v->cpu);
 	}
-	if (take_request(v, SOFT_REQ_NMI))
-		v->nmi_pending = true;
+	if (take_request(v, SOFT_REQ_NMI)) {
+		const struct cpu_state *s = cpu_state(v->cpu);
+		bool one = s->nmi_blocked || (s->event.valid && s->event.type == CPU_EVENT_NMI);
+		unsigned most = one ? 1 : 2;
+
+		v->nmi_pending += __atomic_exchange_n(&v->nmis, 0, __ATOMIC_SEQ_CST);
+		v->nmi_pending = MIN(v->nmi_pending, most);
+	}
 	if (take_request(v, SOFT_REQ_FLUSH_ALL)) {
 		take_request(v, SOFT_REQ_FLUSH_FRAMES);
 		pthread_mutex_lock(&v->flush_lock);
@@ -142,32 +148,27 @@ static void inject(struct engine_vcpu *v)
 	uint64_t windows = 0;
 	int vector;
 
-	if (s->event.valid)
-		goto out;
-	if (v->nmi_pending) {
-		if (cpu_can_nmi(v->cpu)) {
-			v->nmi_pending = false;
-			s->activity = CPU_ACTIVE;
-			s->event = (struct cpu_event){
-				.valid = true, .type = CPU_EVENT_NMI, .vector = X86_VEC_NMI};
-			goto out;
-		}
-		windows |= CPU_CTL_NMI_WINDOW;
-	}
-	if (config->host->irq_pending(config->host_priv, v->id) < 0)
-		goto out;
-	if (!cpu_can_interrupt(v->cpu)) {
-		windows |= CPU_CTL_IRQ_WINDOW;
-		goto out;
-	}
-	vector = config->host->irq_ack(config->host_priv, v->id);
-	if (vector >= 0) {
-		v->stats.irqs++;
+	if (!s->event.valid && v->nmi_pending && cpu_can_nmi(v->cpu)) {
+		v->nmi_pending--;
 		s->activity = CPU_ACTIVE;
 		s->event = (struct cpu_event){
-			.valid = true, .type = CPU_EVENT_EXT_INTR, .vector = (uint8_t)vector};
+			.valid = true, .type = CPU_EVENT_NMI, .vector = X86_VEC_NMI};
 	}
-out:
+	if (config->host->irq_pending(config->host_priv, v->id) >= 0 && cpu_can_interrupt(v->cpu)) {
+		vector = config->host->irq_ack(config->host_priv, v->id);
+		if (vector >= 0) {
+			v->stats.irqs++;
+			s->activity = CPU_ACTIVE;
+			s->event = (struct cpu_event){.valid = true,
+						      .type = CPU_EVENT_EXT_INTR,
+						      .vector = (uint8_t)vector};
+		}
+	}
+	/* What is left waits, be it only for what is being delivered first. */
+	if (v->nmi_pending)
+		windows |= CPU_CTL_NMI_WINDOW;
+	if (config->host->irq_pending(config->host_priv, v->id) >= 0)
+		windows |= CPU_CTL_IRQ_WINDOW;
 	if (windows != (ctl->exits & (CPU_CTL_IRQ_WINDOW | CPU_CTL_NMI_WINDOW)))
 		ctl->exits = (ctl->exits & ~(CPU_CTL_IRQ_WINDOW | CPU_CTL_NMI_WINDOW)) | windows;
 	cpu_state_changed(v->cpu);

@@ -40,8 +40,9 @@ static void vcpu_power_on(struct engine_vcpu *v)
 	cpu_reset(v->cpu, false);
 	cpu_state(v->cpu)->activity = v->id ? CPU_WAIT_FOR_SIPI : CPU_ACTIVE;
 	v->requests = 0;
-	v->nmi_pending = false;
+	v->nmi_pending = v->nmis = 0;
 	v->root_valid = false;
+	ctl->exits = 0;
 	ctl->paging = v->vm->config.policy == MMU_POLICY_TDP ? CPU_PAGING_TDP : CPU_PAGING_SHADOW;
 	ctl->rand_seed = v->vm->config.rand_seed ? v->vm->config.rand_seed + v->id : 0;
 	soft_set_controls(v);
@@ -128,13 +129,14 @@ static void soft_vcpu_notify(struct engine_vcpu *v)
 
 static void soft_vcpu_nmi(struct engine_vcpu *v)
 {
+	__atomic_fetch_add(&v->nmis, 1, __ATOMIC_SEQ_CST);
 	soft_request(v, SOFT_REQ_NMI);
 }
 
 static void soft_vcpu_init(struct engine_vcpu *v)
 {
 	/* A start-up IPI from before is void; one that follows at once is not. */
-	__atomic_fetch_and(&v->requests, ~SOFT_REQ_SIPI, __ATOMIC_SEQ_CST);
+	__atomic_fetch_and(&v->requests, (uint32_t)~SOFT_REQ_SIPI, __ATOMIC_SEQ_CST);
 	soft_request(v, SOFT_REQ_INIT);
 }
 

@@ -32,7 +32,8 @@ struct engine_vcpu {
 	uint32_t in_guest;
 	uint32_t entries_seq; /* counts entries, so that a requester knows that one has ended */
 	uint8_t sipi_vector;
-	bool nmi_pending;
+	uint32_t nmis;        /* sent, not looked at yet; atomic */
+	unsigned nmi_pending; /* to be delivered: one latched by the processor, one by its APIC */
 
 	pthread_mutex_t flush_lock;
 	struct {

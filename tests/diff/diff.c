@@ -362,8 +362,11 @@ static void make_case(const struct diff_form *f, enum diff_mode mode, struct dif
 			    op[k].encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM)
 				continue;
 		}
+		to += target(op[k].size / 8);
+		if (mode != DIFF_64 && !below(64))
+			to = 0 - (uint64_t)below(op[k].size / 8 + 1); /* over the segment's end */
 		if (op[k].encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM || below(16))
-			aim(c, &zi, &op[k], to + target(op[k].size / 8));
+			aim(c, &zi, &op[k], to);
 	}
 	/* Absolute addresses of the A0..A3 moves. */
 	if (zi.opcode >= 0xa0 && zi.opcode <= 0xa3 && zi.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT) {

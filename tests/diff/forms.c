@@ -40,6 +40,15 @@ bool diff_decode(enum diff_mode mode, const uint8_t *bytes, ZydisDecodedInstruct
 
 	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(decoder(mode), bytes, 15, zi, op)))
 		return false;
+	/* With 67 and REX.B Zydis makes "no base" R13D. */
+	for (unsigned k = 0; k < zi->operand_count; k++)
+		if (op[k].encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM &&
+		    zi->attributes & ZYDIS_ATTRIB_HAS_SIB && zi->raw.modrm.mod == 0 &&
+		    zi->raw.sib.base == 5) {
+			op[k].mem.base = ZYDIS_REGISTER_NONE;
+			op[k].mem.disp.has_displacement = true;
+			op[k].mem.disp.value = zi->raw.disp.value;
+		}
 	h = mix(mix(mix(1, zi->mnemonic), zi->opcode_map), zi->encoding);
 	h = mix(h, zi->attributes & attr);
 	h = mix(h, zi->operand_width);

@@ -10,7 +10,8 @@
 #include "engine/cpu_model.h"
 
 #define SOFT_USER_END 0x7ffffffff000ull /* Linux' TASK_SIZE_MAX */
-#define SOFT_LDT 0x30000000u /* a page of the supervisor's */
+#define SOFT_LDT 0xffffa00000000000ull /* a page of the supervisor's */
+#define SOFT_TSS (SOFT_LDT + 0x800)
 
 static struct {
 	struct cpu_domain *domain;
@@ -153,6 +154,7 @@ void diff_soft_init(void)
 	for (unsigned k = 0; k < DIFF_LDT_ENTRIES; k++)
 		soft.ldt[k] = diff_ldt_descriptor(&diff_ldt[k]);
 	memcpy(soft.table, soft.ldt, sizeof(soft.ldt));
+	memset((uint8_t *)soft.table + 0x866, 0xff, 2); /* no I/O bitmap */
 	map(root, SOFT_LDT, soft.table, PTE_RW | PTE_NX);
 	cpu_reset(soft.cpu, false);
 	ctl = cpu_controls(soft.cpu);
@@ -171,7 +173,7 @@ static void set_state(const struct diff_case *c)
 	s->rflags = c->regs.rflags | X86_FLAG_ONE | X86_FLAG_IF | (c->traced ? X86_FLAG_TF : 0);
 	s->fx = c->regs.fx;
 	memcpy(s->seg, c->seg, sizeof(s->seg));
-	s->tr = (struct cpu_seg){.limit = 0x67, .attr = 0x8b};
+	s->tr = (struct cpu_seg){.base = SOFT_TSS, .limit = 0x67, .attr = 0x8b};
 	s->ldtr = (struct cpu_seg){
 		.sel = 0x50, .base = SOFT_LDT, .limit = sizeof(soft.ldt) - 1, .attr = 0x82};
 	s->gdtr = s->idtr = (struct cpu_table){0};

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Run kvm-unit-tests payloads, which stay outside this tree, as machines of ours.
 
-usage: kvm_unit_tests.py [--vmctl PATH] [--policy tdp|shadow] [--timeout S] FOLDER [NAME...]
+usage: kvm_unit_tests.py [--vmctl PATH] [--policy tdp|shadow] [--timeout S] [--more] FOLDER [NAME...]
 
 FOLDER holds the x86-64 *.flat files. A payload passes when it ends with status 1 (its own 0) and ran the
 number of checks that its row asks for: an absent CPU feature makes some of them skip in silence.
@@ -12,46 +12,71 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-# name: (payload, its arguments, vCPUs, MiB, least number of checks that must have run)
+# What a payload reads as its environment (a multiboot module): no test device, so that what only KVM's own
+# hypercalls can satisfy is left out.
+NO_HYPERCALLS = "TEST_DEVICE=0\nNR_CPUS=2\nMEMSIZE=128\n"
+
+
+class Test:
+    """A payload, its arguments, vCPUs, the changes of the CPU model, the least number of checks to run."""
+
+    def __init__(self, payload, least=0, arguments="", cpus=1, cpu="", env=""):
+        self.payload, self.least, self.arguments = payload, least, arguments
+        self.cpus, self.cpu, self.env = cpus, cpu, env
+
+
 TESTS = {
-    "dummy": ("dummy", "", 1, 128, 0),
-    "realmode": ("realmode", "", 1, 128, 127),
-    "memory": ("memory", "", 1, 128, 1),
-    "setjmp": ("setjmp", "", 1, 128, 1),
-    "sieve": ("sieve", "", 1, 128, 0),
-    "syscall": ("syscall", "", 1, 128, 1),
-    "tsc": ("tsc", "", 1, 128, 1),
-    "smap": ("smap", "", 1, 128, 18),
-    "umip": ("umip", "", 1, 128, 21),
-    "xsave": ("xsave", "", 1, 128, 386),
-    "smptest2": ("smptest", "", 2, 128, 1),
-    "smptest3": ("smptest", "", 3, 128, 1),
-    "vmexit_cpuid": ("vmexit", "cpuid", 1, 128, 0),
+    "dummy": Test("dummy"),
+    "realmode": Test("realmode", 127),
+    "memory": Test("memory", 1),
+    "setjmp": Test("setjmp", 1),
+    "sieve": Test("sieve"),
+    "syscall": Test("syscall", 2, cpu="vendor=AuthenticAMD"),
+    "tsc": Test("tsc", 1),
+    "smap": Test("smap", 18),
+    "umip": Test("umip", 21),
+    "xsave": Test("xsave", 386),
+    "smptest2": Test("smptest", 1, cpus=2),
+    "smptest3": Test("smptest", 1, cpus=3),
+    "vmexit_cpuid": Test("vmexit", arguments="cpuid"),
 }
 # Not asked for by name, but run to see what else holds.
 MORE = {
-    "emulator": ("emulator", "", 1, 128, 1),
-    "idt_test": ("idt_test", "", 1, 128, 1),
-    "debug": ("debug", "", 1, 128, 1),
-    "eventinj": ("eventinj", "", 1, 128, 1),
-    "ioapic": ("ioapic", "", 4, 128, 1),
-    "apic": ("apic", "", 2, 128, 1),
-    "pcid": ("pcid", "", 1, 128, 1),
-    "pku": ("pku", "", 1, 128, 1),
-    "la57": ("la57", "", 1, 128, 1),
-    "msr": ("msr", "", 1, 128, 1),
-    "rmap_chain": ("rmap_chain", "", 1, 128, 0),
-    "init": ("init", "", 1, 128, 0),
-    "tsc_adjust": ("tsc_adjust", "", 1, 128, 1),
-    "tscdeadline_latency": ("tscdeadline_latency", "10", 1, 128, 0),
-    "vmexit_ipi": ("vmexit", "ipi", 2, 128, 0),
-    "hypercall": ("hypercall", "", 1, 128, 0),
-    "access": ("access_test", "", 1, 128, 1),
+    "emulator": Test("emulator", 150),
+    "idt_test": Test("idt_test", 4),
+    "debug": Test("debug", 25),
+    "eventinj": Test("eventinj", 13),
+    "ioapic": Test("ioapic", 30, cpus=4),
+    "apic": Test("apic", 55, cpus=2, env=NO_HYPERCALLS),
+    "xapic": Test("apic", 40, cpus=2, cpu="-x2apic", env=NO_HYPERCALLS),
+    "pcid": Test("pcid", 2),
+    "pcid-disabled": Test("pcid", 2, cpu="-pcid,-invpcid"),
+    "pcid-asymmetric": Test("pcid", 2, cpu="-pcid"),
+    "pku": Test("pku", 7),
+    "la57": Test("la57", 56, cpu="+la57"),
+    "la57-off": Test("la57", 56),
+    "lam": Test("lam", 19),
+    "rdpru": Test("rdpru", 1),
+    "msr": Test("msr", 1000),
+    "rmap_chain": Test("rmap_chain"),
+    "tsc_adjust": Test("tsc_adjust", 6),
+    "tscdeadline_latency": Test("tscdeadline_latency", 1),
+    "access": Test("access_test", 1, cpu="-pku"),
+    "access-pku": Test("access_test", 1),
+    "access-reduced-maxphyaddr": Test("access_test", 1, cpu="maxphyaddr=36,-pku"),
 }
+for operation in ("wbinvd invd mov_from_cr8 mov_to_cr8 inl_from_pmtimer inl_from_qemu inl_from_kernel outl_to_kernel "
+                  "mov_dr tscdeadline_immed tscdeadline self_ipi_sti_nop self_ipi_sti_hlt self_ipi_tpr "
+                  "self_ipi_tpr_sti_nop self_ipi_tpr_sti_hlt ple_round_robin wr_kernel_gs_base wr_ibrs_msr "
+                  "wr_ibpb_msr wr_tsc_adjust_msr rd_tsc_adjust_msr").split():
+    MORE["vmexit_" + operation] = Test("vmexit", arguments=operation)
+for operation in "ipi ipi_halt toggle_cr0_wp toggle_cr4_pge".split():
+    MORE["vmexit_" + operation] = Test("vmexit", arguments=operation, cpus=2)
 
 
 def checks(text):
@@ -63,15 +88,22 @@ def checks(text):
 
 
 def run(args, policy, name):
-    payload, arguments, cpus, memory, _ = (TESTS | MORE)[name]
-    path = os.path.join(args.folder, payload + ".flat")
-    command = [args.vmctl, "run", "--kernel", path, "--boot", "multiboot", "--cpus", str(cpus), "--memory",
-               f"{memory}M", "--engine", "soft", "--mmu", policy, "--timeout", str(args.timeout)]
-    if arguments:
-        command += ["--cmdline", arguments]
-    start = time.monotonic()
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          timeout=args.timeout + 30)
+    test = (TESTS | MORE)[name]
+    path = os.path.join(args.folder, test.payload + ".flat")
+    command = [args.vmctl, "run", "--kernel", path, "--boot", "multiboot", "--cpus", str(test.cpus),
+               "--memory", "128M", "--engine", "soft", "--mmu", policy, "--timeout", str(args.timeout)]
+    if test.arguments:
+        command += ["--cmdline", test.arguments]
+    if test.cpu:
+        command += ["--cpu", test.cpu]
+    with tempfile.NamedTemporaryFile("w") as env:
+        if test.env:
+            env.write(test.env)
+            env.flush()
+            command += ["--module", env.name]
+        start = time.monotonic()
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, timeout=args.timeout + 30)
     text = done.stdout.decode(errors="replace")
     return done.returncode, text, done.stderr.decode(errors="replace"), time.monotonic() - start
 
@@ -94,10 +126,10 @@ def main():
                 status, text, err, took = run(args, policy, name)
             except subprocess.TimeoutExpired:
                 status, text, err, took = 124, "", "vmctl itself did not end", args.timeout
-            ran, least = checks(text), (TESTS | MORE)[name][4]
+            ran, least = checks(text), (TESTS | MORE)[name].least
             ok = status == 1 and ran >= least and not re.search(r"^FAIL", text, re.M)
             failed += not ok
-            print(f"{'PASS' if ok else 'FAIL'} {name:16} {policy:7} status {status:3} checks {ran:4} "
+            print(f"{'PASS' if ok else 'FAIL'} {name:26} {policy:7} status {status:3} checks {ran:4} "
                   f"(at least {least}) {took:7.1f} s", flush=True)
             if not ok and args.verbose:
                 print("\n".join("    " + line for line in (text + err).splitlines()[-25:]))

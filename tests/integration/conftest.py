@@ -132,10 +132,15 @@ class Host:
         wait_until(lambda: not alive(pid))
         return pid
 
-    def define(self, name, cmdline="", **more):
+    def spawn_vm(self, *args):
+        """umbra-vm alone, to its end."""
+        return subprocess.run([self.env["UMBRA_VM"], *args], env=self.env, stdin=subprocess.DEVNULL,
+                              capture_output=True, timeout=30 * PATIENCE, check=False)
+
+    def define(self, name, cmdline="", path=None, **more):
         client = self.client()
-        return client.ok("machine.create",
-                         definition=dict(name=name, kernel=self.kernel, cmdline=cmdline, **more))
+        return client.ok("machine.create", definition=dict(name=name, kernel=path or self.kernel,
+                                                           cmdline=cmdline, **more))
 
     def finish(self):
         for client in self.clients:

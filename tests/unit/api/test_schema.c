@@ -47,16 +47,16 @@ static void test_round_trip(void **state)
 	static const char text[] =
 		"{\"name\": \"a.b-c_d\", \"kernel\": \"/k\", \"initrd\": \"/i\", \"cmdline\": "
 		"\"x=\\\"y\\\"\","
-		"\"module\": [\"/m\", \"/n\"], \"memory\": \"1536K\", \"cpus\": 64, \"engine\": "
+		"\"module\": [\"/m\", \"/n\"], \"memory\": \"2560K\", \"cpus\": 64, \"engine\": "
 		"\"kvm\","
 		"\"mmu\": \"tdp\", \"clock\": \"instructions\", \"boot\": \"multiboot\","
-		"\"on_reset\": \"restart\", \"timeout\": 1.5}";
+		"\"cpu\": \"-pcid\", \"on_reset\": \"restart\", \"timeout\": 1.5}";
 	struct machine_def def, again;
 	struct json_object *obj;
 	struct api_error err;
 
 	assert_int_equal(parse(&def, text, &err), 0);
-	assert_int_equal(def.memory, KIB(1536));
+	assert_int_equal(def.memory, KIB(2560));
 	assert_int_equal(def.boot, MACHINE_BOOT_MULTIBOOT);
 	assert_int_equal(def.on_reset, MACHINE_RESET_RESTART);
 	assert_int_equal(def.modules.n, 2);
@@ -64,6 +64,7 @@ static void test_round_trip(void **state)
 	assert_int_equal(machine_def_parse(&again, obj, NULL, "", &err), 0);
 	assert_string_equal(again.modules.v[1], "/n");
 	assert_string_equal(again.cmdline, "x=\"y\"");
+	assert_string_equal(again.cpu, "-pcid");
 	assert_int_equal(again.memory, def.memory);
 	assert_true(again.timeout == 1.5);
 	json_object_put(obj);

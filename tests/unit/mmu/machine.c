@@ -26,10 +26,12 @@ static void op_flush(void *priv, const struct mmu_flush *f)
 	for (unsigned n = 0; n < m->nr_cpus; n++) {
 		if (!(f->vcpus & MMU_VCPU_BIT(n)))
 			continue;
-		if (f->kind == MMU_FLUSH_ALL)
+		if (f->kind == MMU_FLUSH_ALL) {
 			memset(m->cpu[n].tlb, 0, sizeof(m->cpu[n].tlb));
-		else
+			memset(m->cpu[n].psc, 0, sizeof(m->cpu[n].psc));
+		} else {
 			tlb_drop(&m->cpu[n], f->pfn, f->count);
+		}
 	}
 }
 
@@ -164,7 +166,8 @@ void cpu_paging(struct cpu *c, enum paging kind, uint64_t cr3)
 		.cr3 = cr3,
 		.cr4 = BIT(4) | BIT(7) | (kind >= PAGING_PAE ? BIT(5) : 0) |
 		       (kind == PAGING_5 ? BIT(12) : 0),
-		.efer = (kind >= PAGING_4 ? BIT(8) | BIT(10) : 0) | (kind >= PAGING_PAE ? BIT(11) : 0),
+		.efer = (kind >= PAGING_4 ? BIT(8) | BIT(10) : 0) |
+			(kind >= PAGING_PAE ? BIT(11) : 0),
 		.maxphyaddr = 40,
 		.gbpages = true,
 	};
@@ -226,9 +229,18 @@ static int hw_walk(struct cpu *c, uint64_t addr, struct tlb_entry *e)
 {
 	bool ept = c->root.format == MMU_FORMAT_EPT;
 	uint64_t table = c->root.hpa, v;
+	unsigned level = c->root.level;
 
 	*e = (struct tlb_entry){.valid = true, .w = true, .u = true, .x = true};
-	for (unsigned level = c->root.level;; level--) {
+	for (unsigned i = 0; i < NR_PSC; i++) {
+		if (c->psc[i].valid && c->psc[i].page == addr >> 21 &&
+		    c->psc[i].tag == c->root.tag) {
+			*e = c->psc[i];
+			table = e->hpa;
+			level = 1;
+		}
+	}
+	for (;; level--) {
 		unsigned shift = 12 + 9 * (level - 1);
 
 		v = __atomic_load_n((uint64_t *)table + (addr >> shift & 511), __ATOMIC_ACQUIRE);
@@ -248,6 +260,14 @@ static int hw_walk(struct cpu *c, uint64_t addr, struct tlb_entry *e)
 			e->key = v >> 59 & 15;
 			e->d = ept ? v >> 9 & 1 : v >> 6 & 1;
 			return WALK_OK;
+		}
+		if (level == 2) {
+			struct tlb_entry *p = &c->psc[c->next_psc++ % NR_PSC];
+
+			*p = *e;
+			p->page = addr >> 21;
+			p->tag = c->root.tag;
+			p->hpa = table;
 		}
 	}
 }
@@ -341,12 +361,13 @@ static bool resolve(struct cpu *c, uint64_t addr, uint64_t la, unsigned access, 
 		}
 		if (!e) {
 			r = hw_walk(c, addr, &fresh);
-			if (r == WALK_OK &&
-			    (shadow ? shadow_allows(c, &fresh, access) : tdp_allows(&fresh, access)))
+			if (r == WALK_OK && (shadow ? shadow_allows(c, &fresh, access)
+						    : tdp_allows(&fresh, access)))
 				e = tlb_insert(c, addr, &fresh);
 			else
 				pf |= r == WALK_RSVD ? MMU_PF_RSVD | MMU_PF_PRESENT
-				      : r == WALK_OK ? MMU_PF_PRESENT : 0;
+				      : r == WALK_OK ? MMU_PF_PRESENT
+						     : 0;
 		}
 		if (e) {
 			if (access & OACC_W && !e->d) { /* the modification log */
@@ -359,7 +380,8 @@ static bool resolve(struct cpu *c, uint64_t addr, uint64_t la, unsigned access, 
 				/* D goes to the table too; the leaf is found by walking again. */
 				uint64_t t = c->root.hpa;
 				for (unsigned level = c->root.level;; level--) {
-					uint64_t *s = (uint64_t *)t + (addr >> (12 + 9 * (level - 1)) & 511);
+					uint64_t *s = (uint64_t *)t +
+						      (addr >> (12 + 9 * (level - 1)) & 511);
 					if (level == 1 || *s & BIT(7)) {
 						__atomic_fetch_or(s, BIT(9), __ATOMIC_SEQ_CST);
 						break;
@@ -370,15 +392,16 @@ static bool resolve(struct cpu *c, uint64_t addr, uint64_t la, unsigned access, 
 			*hpa = e->hpa | (addr & 0xfff);
 			return false;
 		}
-		struct mmu_fault f = {
-			.addr = addr, .gva = la, .access = to_mmu_access(access), .flags = pf,
-			.walk_access = to_mmu_access(o->access)};
+		struct mmu_fault f = {.addr = addr,
+				      .gva = la,
+				      .access = to_mmu_access(access),
+				      .flags = pf,
+				      .walk_access = to_mmu_access(o->access)};
 
 		o->faults++;
 		r = mmu_page_fault(c->v, &f);
 		switch (r) {
-		case MMU_RETRY:
-			continue;
+		case MMU_RETRY: continue;
 		case MMU_INJECT:
 			o->kind = OUT_FAULT;
 			o->code = f.guest.error_code;
@@ -388,11 +411,8 @@ static bool resolve(struct cpu *c, uint64_t addr, uint64_t la, unsigned access, 
 			o->kind = OUT_MMIO;
 			o->gpa = f.gpa;
 			return true;
-		case MMU_EMULATE:
-			o->emulated = true;
-			return true;
-		default:
-			fail_msg("page fault: result %d", r);
+		case MMU_EMULATE: o->emulated = true; return true;
+		default: fail_msg("page fault: result %d", r);
 		}
 	}
 	fail_msg("no end of faults at %llx", (unsigned long long)addr);
@@ -447,8 +467,13 @@ static bool guest_read(void *priv, uint64_t gpa, unsigned size, uint64_t *value)
 
 static struct oracle_regs to_oracle(const struct mmu_regs *r)
 {
-	struct oracle_regs o = {.cr0 = r->cr0, .cr3 = r->cr3, .cr4 = r->cr4, .efer = r->efer,
-				.pkru = r->pkru, .width = r->maxphyaddr, .gbpages = r->gbpages};
+	struct oracle_regs o = {.cr0 = r->cr0,
+				.cr3 = r->cr3,
+				.cr4 = r->cr4,
+				.efer = r->efer,
+				.pkru = r->pkru,
+				.width = r->maxphyaddr,
+				.gbpages = r->gbpages};
 
 	memcpy(o.pdptr, r->pdptr, sizeof(o.pdptr));
 	return o;
@@ -460,7 +485,8 @@ static bool set_ad(struct guest_read *g, const struct oracle_xlat *x, bool *agai
 	for (unsigned i = 0; i < x->n; i++) {
 		const struct oracle_entry *e = &x->entry[i];
 		uint64_t want = e->value | BIT(5) |
-				(i == x->n - 1 && g->access & OACC_W ? BIT(6) : 0), hpa;
+				(i == x->n - 1 && g->access & OACC_W ? BIT(6) : 0),
+			 hpa;
 		uint8_t *p;
 
 		if (want == e->value)
@@ -523,7 +549,8 @@ static struct outcome tdp_access(struct cpu *c, uint64_t la, unsigned access, ui
 	return o;
 }
 
-struct outcome cpu_access(struct cpu *c, uint64_t la, unsigned access, uint64_t value, unsigned size)
+struct outcome cpu_access(struct cpu *c, uint64_t la, unsigned access, uint64_t value,
+			  unsigned size)
 {
 	struct outcome o = {.access = access};
 	uint64_t hpa;

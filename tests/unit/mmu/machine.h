@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A small machine for tests: memory, an engine's calls, and processors that walk our tables and keep a TLB. */
+/* A small machine for tests: memory, an engine's calls, and processors that walk our tables and
+ * keep a TLB. */
 #ifndef UMBRA_TESTS_MACHINE_H
 #define UMBRA_TESTS_MACHINE_H
 
@@ -13,8 +14,9 @@
 #include "mmu/stats.h"
 #include "oracle.h"
 
-#define NR_CPUS	  4
-#define NR_TLB	  64
+#define NR_CPUS	   4
+#define NR_TLB	   64
+#define NR_PSC	   8
 #define NR_REGIONS 6
 
 struct tlb_entry {
@@ -33,7 +35,9 @@ struct cpu {
 	struct mmu_regs regs;
 	struct mmu_root root;
 	struct tlb_entry tlb[NR_TLB];
-	unsigned next_tlb;
+	struct tlb_entry
+		psc[NR_PSC]; /* last-level tables remembered: @page is of 2 MiB, @hpa the table */
+	unsigned next_tlb, next_psc;
 	uint64_t pml[64];
 	unsigned pml_n;
 };
@@ -95,7 +99,8 @@ void cpu_invpcid(struct cpu *c, enum mmu_invpcid type, unsigned pcid, uint64_t l
 unsigned cpu_pcid(const struct cpu *c);
 
 /* One data access of 8 bytes (a fetch or read moves nothing). @access: OACC_*. */
-struct outcome cpu_access(struct cpu *c, uint64_t la, unsigned access, uint64_t value, unsigned size);
+struct outcome cpu_access(struct cpu *c, uint64_t la, unsigned access, uint64_t value,
+			  unsigned size);
 
 /* Write a table entry as the guest's own store through physical memory would, with no tracking. */
 static inline void poke(struct machine *m, gpa_t gpa, uint64_t value)

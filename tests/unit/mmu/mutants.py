@@ -44,6 +44,14 @@ SKIP_FILES = {"audit", "inspect"}
 EQUIVALENT = [
     ("dirty.c", "batch_commit(vm)", "unlock() commits as well, before the client can read"),
     ("fault.c", "is_unseen_writable(old", "it only spares a second note of the same page"),
+    ("fault.c", "access_denied(c, f->access, spte_x86_access(old)", "else W is set in vain: a page falsely told"),
+    ("mmu.c", "roots_drop(", "zap_all() makes the roots obsolete as well"),
+    ("page.c", "sp_zap(vm, sp)", "an unsynced leaf beside a higher table: its old entries stay legal until a flush"),
+    ("page.c", "batch_commit(vm)", "the next commit follows under the same lock"),
+    ("slot.c", "batch_commit(vm)", "slot_zap() commits, or slots_unlock() does"),
+    ("role.c", "batch_commit(vm)", "root_switch() commits as well"),
+    ("nested.c", "batch_commit(vm)", "root_switch() or sync_root() commits as well"),
+    ("root.c", "batch_commit(vm)", "mmu_load() and mmu_unload(): nothing is reused before the next commit"),
 ]
 
 

@@ -17,10 +17,22 @@ static uint64_t field(uint64_t v, unsigned hi, unsigned lo)
 	return v & ones & ~((1ull << lo) - 1);
 }
 
-static bool paging(const struct oracle_regs *r) { return bit(r->cr0, 31); }
-static bool pae(const struct oracle_regs *r) { return bit(r->cr4, 5); }
-static bool lma(const struct oracle_regs *r) { return bit(r->efer, 10); }
-static bool nxe(const struct oracle_regs *r) { return pae(r) && bit(r->efer, 11); }
+static bool paging(const struct oracle_regs *r)
+{
+	return bit(r->cr0, 31);
+}
+static bool pae(const struct oracle_regs *r)
+{
+	return bit(r->cr4, 5);
+}
+static bool lma(const struct oracle_regs *r)
+{
+	return bit(r->efer, 10);
+}
+static bool nxe(const struct oracle_regs *r)
+{
+	return pae(r) && bit(r->efer, 11);
+}
 
 /* Fetch entry and note it; false ends the translation. */
 static bool fetch(const struct oracle_mem *mem, uint64_t gpa, unsigned size,

@@ -367,9 +367,13 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 #define S(f) cmocka_unit_test_setup_teardown(f, setup_shadow, teardown)
 	const struct CMUnitTest tests[] = {
-		T(clients), S(clients), T(ranges),	      T(take),	     S(take),
-		T(pml),	    T(ring),	S(ring),	      T(truth),	     T(split_and_collapse),
-		S(truth),   T(shared_bitmap), S(walker_writes), S(no_pml_under_shadow),
+		T(clients),	  S(clients),
+		T(ranges),	  T(take),
+		S(take),	  T(pml),
+		T(ring),	  S(ring),
+		T(truth),	  T(split_and_collapse),
+		S(truth),	  T(shared_bitmap),
+		S(walker_writes), S(no_pml_under_shadow),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -117,13 +117,15 @@ static void words(void **state)
 	char buf[128];
 	int n;
 
-	n = mmu_format_guest_entry(MMU_PAGING_LONG, 1, 0x10067 | BIT(63) | 3ull << 59, buf, sizeof(buf));
+	n = mmu_format_guest_entry(MMU_PAGING_LONG, 1, 0x10067 | BIT(63) | 3ull << 59, buf,
+				   sizeof(buf));
 	assert_string_equal(buf, "P RW US A D XD key 3 4K 0x10000");
 	assert_int_equal(n, strlen(buf));
 	for (size_t size = 0; size <= (size_t)n; size++) {
 		memset(buf, '#', sizeof(buf));
 		assert_int_equal(mmu_format_guest_entry(MMU_PAGING_LONG, 1,
-							0x10067 | BIT(63) | 3ull << 59, buf, size), n);
+							0x10067 | BIT(63) | 3ull << 59, buf, size),
+				 n);
 		assert_int_equal(buf[size], '#');
 		if (size)
 			assert_true(memchr(buf, 0, size) != NULL);
@@ -164,7 +166,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup_tdp, teardown)
 #define S(f) cmocka_unit_test_setup_teardown(f, setup_shadow, teardown)
 	const struct CMUnitTest tests[] = {
-		T(walks), S(walks), T(map),   S(map),	T(pages_and_roots),
+		T(walks),	    S(walks), T(map),	S(map),	  T(pages_and_roots),
 		S(pages_and_roots), S(words), T(trace), S(trace),
 	};
 

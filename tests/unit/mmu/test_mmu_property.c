@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Random operations of several vCPUs, interleaved by one thread; after each access the result must be
- * one that the architecture allows by the oracle, after each operation the audit runs.
+ * Random operations of several vCPUs, interleaved by one thread; after each access the result must
+ * be one that the architecture allows by the oracle, after each operation the audit runs.
  * test_mmu_property [OPERATIONS [SEED]] runs one long sequence instead of the short ones.
  */
 #include "machine.h"
@@ -82,9 +82,13 @@ static bool model_read(void *priv, uint64_t gpa, unsigned size, uint64_t *value)
 
 static struct oracle_regs oracle_regs_of(const struct cpu *c)
 {
-	struct oracle_regs o = {.cr0 = c->regs.cr0, .cr3 = c->regs.cr3, .cr4 = c->regs.cr4,
-				.efer = c->regs.efer, .pkru = c->regs.pkru,
-				.width = c->regs.maxphyaddr, .gbpages = c->regs.gbpages};
+	struct oracle_regs o = {.cr0 = c->regs.cr0,
+				.cr3 = c->regs.cr3,
+				.cr4 = c->regs.cr4,
+				.efer = c->regs.efer,
+				.pkru = c->regs.pkru,
+				.width = c->regs.maxphyaddr,
+				.gbpages = c->regs.gbpages};
 
 	memcpy(o.pdptr, c->regs.pdptr, sizeof(o.pdptr));
 	return o;
@@ -252,8 +256,8 @@ static uint64_t wild_entry(struct world *w)
 /* What a sane guest would put into a table at this level; now and then something else. */
 static uint64_t any_entry(struct world *w, unsigned level)
 {
-	static const uint64_t flags[] = {0x67, 0x67, 0x67, 0x07, 0x67, 0x63, 0x65, 0x27,
-					 0x167, 0x167, 0x66, 0x05, 0x67, 0x67};
+	static const uint64_t flags[] = {0x67, 0x67,  0x67,  0x07, 0x67, 0x63, 0x65,
+					 0x27, 0x167, 0x167, 0x66, 0x05, 0x67, 0x67};
 	uint64_t e = flags[below(w, ARRAY_SIZE(flags))];
 
 	if (chance(w, 2))
@@ -294,7 +298,8 @@ static void note_ad_writes(struct world *w, const struct oracle_xlat *x)
 	for (unsigned i = 0; i < x->n; i++) {
 		uint64_t v = 0;
 
-		if (model_read(w, x->entry[i].gpa, x->entry[i].size, &v) && v != x->entry[i].value) {
+		if (model_read(w, x->entry[i].gpa, x->entry[i].size, &v) &&
+		    v != x->entry[i].value) {
 			uint64_t changed = v ^ x->entry[i].value;
 
 			if (changed & ~0x60ull || v & changed ? (changed & ~v) : true)
@@ -306,8 +311,8 @@ static void note_ad_writes(struct world *w, const struct oracle_xlat *x)
 }
 
 /*
- * Until it answers a flush a processor may still store by an entry that is to go: into what is about to
- * become a table, say, while L0 reads it.
+ * Until it answers a flush a processor may still store by an entry that is to go: into what is
+ * about to become a table, say, while L0 reads it.
  */
 static void intrude(struct machine *m, const struct mmu_flush *f)
 {
@@ -322,7 +327,8 @@ static void intrude(struct machine *m, const struct mmu_flush *f)
 		return;
 	for (unsigned i = 0; i < NR_TLB && !(e->valid && e->w && e->d); i++)
 		e = &m->cpu[n].tlb[i];
-	if (!e->valid || !e->w || !e->d || (f->kind == MMU_FLUSH_FRAMES && (e->hpa >> 12) - f->pfn >= f->count))
+	if (!e->valid || !e->w || !e->d ||
+	    (f->kind == MMU_FLUSH_FRAMES && (e->hpa >> 12) - f->pfn >= f->count))
 		return;
 	gpa = e->hpa - (uint64_t)(uintptr_t)m->map;
 	if (gpa >= LOW_PAGES << 12)
@@ -408,11 +414,14 @@ static void do_access(struct world *w)
 			ok = explains(w, c, &h->x[i], la, access, &o);
 	}
 	if (!ok)
-		WRONG(w, "cpu %u la %llx access %x: outcome %d hpa %llx gpa %llx is not allowed; now %d "
-		      "frame %llx w%d u%d x%d d%d, judged %x", cpu, (unsigned long long)la, access, o.kind,
+		WRONG(w,
+		      "cpu %u la %llx access %x: outcome %d hpa %llx gpa %llx is not allowed; now "
+		      "%d "
+		      "frame %llx w%d u%d x%d d%d, judged %x",
+		      cpu, (unsigned long long)la, access, o.kind,
 		      (unsigned long long)(o.hpa - (uint64_t)(uintptr_t)w->m.map),
-		      (unsigned long long)o.gpa, fresh.kind, (unsigned long long)fresh.frame, fresh.w,
-		      fresh.u, fresh.x, fresh.d, oracle_judge(&regs, &fresh, access));
+		      (unsigned long long)o.gpa, fresh.kind, (unsigned long long)fresh.frame,
+		      fresh.w, fresh.u, fresh.x, fresh.d, oracle_judge(&regs, &fresh, access));
 	if (o.kind == OUT_OK && access & OACC_W) {
 		gpa_t gpa;
 
@@ -437,16 +446,12 @@ static void do_table_write(struct world *w)
 	uint64_t value = any_entry(w, level_of(gpa)), old = 0;
 
 	switch (below(w, 4)) {
-	case 0:
-		assert_int_equal(slot_write(w->m.vm, gpa, &value, size), 0);
-		break;
+	case 0: assert_int_equal(slot_write(w->m.vm, gpa, &value, size), 0); break;
 	case 1:
 		model_read(w, gpa, size, &old);
 		assert_int_equal(mmu_guest_cmpxchg(any_cpu(w)->v, gpa, &old, value, size), 0);
 		break;
-	default:
-		assert_int_equal(mmu_guest_write(any_cpu(w)->v, gpa, &value, size), 0);
-		break;
+	default: assert_int_equal(mmu_guest_write(any_cpu(w)->v, gpa, &value, size), 0); break;
 	}
 	written(w, gpa);
 	snapshot(w);
@@ -675,14 +680,18 @@ static void do_slots(struct world *w)
 
 static void do_rare(struct world *w)
 {
-	static const uint32_t off[] = {0, 0, MMU_NO_UNSYNC, MMU_NO_PREFETCH, MMU_NO_ROOT_CACHE,
-				       MMU_NO_FLOOD, MMU_NO_MMIO_CACHE, MMU_NO_TARGETED};
+	static const uint32_t off[] = {0,
+				       0,
+				       MMU_NO_UNSYNC,
+				       MMU_NO_PREFETCH,
+				       MMU_NO_ROOT_CACHE,
+				       MMU_NO_FLOOD,
+				       MMU_NO_MMIO_CACHE,
+				       MMU_NO_TARGETED};
 	enum mmu_policy policy;
 
 	switch (below(w, 4)) {
-	case 0:
-		mmu_zap_all(w->m.vm);
-		break;
+	case 0: mmu_zap_all(w->m.vm); break;
 	case 1:
 		policy = mmu_get_policy(w->m.vm) == MMU_POLICY_SHADOW ? MMU_POLICY_TDP
 								      : MMU_POLICY_SHADOW;
@@ -693,11 +702,10 @@ static void do_rare(struct world *w)
 			forget_all(w, c);
 		}
 		break;
-	case 2:
-		mmu_set_disable(w->m.vm, off[below(w, ARRAY_SIZE(off))]);
-		break;
+	case 2: mmu_set_disable(w->m.vm, off[below(w, ARRAY_SIZE(off))]); break;
 	case 3:
-		if (dirty_set_notice(w->m.vm, chance(w, 50) ? DIRTY_NOTICE_PML : DIRTY_NOTICE_PROTECT))
+		if (dirty_set_notice(w->m.vm,
+				     chance(w, 50) ? DIRTY_NOTICE_PML : DIRTY_NOTICE_PROTECT))
 			mmu_unprotect(w->m.vm, below(w, NR_TABLES));
 		break;
 	}
@@ -708,12 +716,11 @@ static const struct {
 	unsigned weight;
 	void (*run)(struct world *w);
 } operations[] = {
-	{"access", 560, do_access},   {"table write", 220, do_table_write},
-	{"invlpg", 70, do_invlpg},    {"cr3", 70, do_cr3},
-	{"invpcid", 15, do_invpcid},
-	{"registers", 30, do_regs},   {"dirty", 25, do_dirty},
-	{"dma", 4, do_dma},	      {"slots", 3, do_slots},
-	{"rare", 3, do_rare},
+	{"access", 560, do_access},  {"table write", 220, do_table_write},
+	{"invlpg", 70, do_invlpg},   {"cr3", 70, do_cr3},
+	{"invpcid", 15, do_invpcid}, {"registers", 30, do_regs},
+	{"dirty", 25, do_dirty},     {"dma", 4, do_dma},
+	{"slots", 3, do_slots},	     {"rare", 3, do_rare},
 };
 
 static void choose_gvas(struct world *w)
@@ -781,20 +788,21 @@ static void run(uint64_t seed, uint64_t ops)
 			pick -= operations[i++].weight;
 		w->what = operations[i].name;
 		w->intruded = false;
-		w->may_intrude = operations[i].run == do_access || operations[i].run == do_invlpg;
+		w->may_intrude = operations[i].run == do_access || operations[i].run == do_invlpg ||
+				 operations[i].run == do_cr3;
 		operations[i].run(w);
 		machine_drain(&w->m);
 		if (mmu_audit(w->m.vm, text, sizeof(text)))
 			WRONG(w, "audit: %s", text);
 	}
-	print_message("seed %llu: %llu operations, %llu accesses: %llu faults, %llu mmio, %llu emulated, "
-		      "%llu by stale entries, %llu intrusions; %llu dirty told, %llu true\n",
-		      (unsigned long long)seed, (unsigned long long)ops,
-		      (unsigned long long)w->accesses, (unsigned long long)w->faults,
-		      (unsigned long long)w->mmio, (unsigned long long)w->emulated,
-		      (unsigned long long)w->stale, (unsigned long long)w->intrusions,
-		      (unsigned long long)w->told_dirty,
-		      (unsigned long long)w->truly_dirty);
+	print_message(
+		"seed %llu: %llu operations, %llu accesses: %llu faults, %llu mmio, %llu emulated, "
+		"%llu by stale entries, %llu intrusions; %llu dirty told, %llu true\n",
+		(unsigned long long)seed, (unsigned long long)ops, (unsigned long long)w->accesses,
+		(unsigned long long)w->faults, (unsigned long long)w->mmio,
+		(unsigned long long)w->emulated, (unsigned long long)w->stale,
+		(unsigned long long)w->intrusions, (unsigned long long)w->told_dirty,
+		(unsigned long long)w->truly_dirty);
 	world_free(w);
 }
 

@@ -6,11 +6,11 @@
 
 static struct machine m;
 
-#define RAM	 MIB(16)
-#define PML4	 0x1000ull
-#define PDPT	 0x2000ull
-#define PD	 0x3000ull
-#define PT	 0x4000ull
+#define RAM	   MIB(16)
+#define PML4	   0x1000ull
+#define PDPT	   0x2000ull
+#define PD	   0x3000ull
+#define PT	   0x4000ull
 #define LA(pd, pt) ((uint64_t)(pd) << 21 | (uint64_t)(pt) << 12)
 
 static struct mmu_vm_stats vm_stats(void)
@@ -55,7 +55,8 @@ static int setup_tdp(void **state)
 
 static int setup_npt(void **state)
 {
-	static const struct mmu_config config = {.policy = MMU_POLICY_TDP, .tdp_format = MMU_FORMAT_NPT};
+	static const struct mmu_config config = {.policy = MMU_POLICY_TDP,
+						 .tdp_format = MMU_FORMAT_NPT};
 
 	return start(&config);
 }
@@ -131,6 +132,7 @@ static void unsync(void **state)
 	assert_false(store(0, LA(0, 1), 0x20067));
 	assert_int_equal(vm_stats().mmu_unsync, 1);
 	cpu_invlpg(&m.cpu[0], LA(0, 0));
+	machine_audit(&m);
 	at(0, LA(0, 0), OACC_W, 0x20000);
 	assert_false(store(0, LA(0, 1), 0x30067));
 	assert_int_equal(vm_stats().mmu_unsync, 1);
@@ -183,6 +185,7 @@ static void self_map(void **state)
 	at(0, 0xffffff8000000000ull, 0, PT);
 	store(0, 0xffffff8000000000ull, 0x20067);
 	cpu_invlpg(&m.cpu[0], 0);
+	machine_audit(&m);
 	at(0, LA(0, 0), 0, 0x20000);
 	/* And the top table through itself, as supervisor and as user. */
 	assert_true(store(0, self + 8, PDPT | 7));
@@ -267,7 +270,8 @@ static void pae_roots(void **state)
 	/* Changed in memory: nothing until CR3 is loaded. */
 	poke(&m, 0x8008, 0x9001);
 	faults(0, 0x40000000, 0, 0);
-	assert_int_equal(mmu_read_pdptrs(m.cpu[0].v, &m.cpu[0].regs, 0x8000, m.cpu[0].regs.pdptr), 0);
+	assert_int_equal(mmu_read_pdptrs(m.cpu[0].v, &m.cpu[0].regs, 0x8000, m.cpu[0].regs.pdptr),
+			 0);
 	cpu_load_cr3(&m.cpu[0], 0x8000);
 	at(0, 0x40000000, 0, 0x10000);
 }
@@ -479,6 +483,7 @@ static void reduced_by_sync(void **state)
 	at(1, 0, OACC_W, 0x10000);
 	assert_false(store(0, LA(0, 1), 0x10065));
 	cpu_invlpg(&m.cpu[0], 0);
+	machine_audit(&m);
 	assert_int_equal(dirty_client_create(m.vm, "c", 0, &c), 0);
 	assert_int_equal(dirty_client_watch(c, 0), 0);
 	/* vCPU 1 has not flushed: a write may still pass, but then the log has it. */
@@ -489,7 +494,8 @@ static void reduced_by_sync(void **state)
 	dirty_client_destroy(c);
 }
 
-/* A frame is a directory of 64-bit entries here and of 32-bit ones there: whose A bits are address bits. */
+/* A frame is a directory of 64-bit entries here and of 32-bit ones there: whose A bits are address
+ * bits. */
 static void two_forms(void **state)
 {
 	machine_add(&m, 1, GIB(4), 0x10000, MIB(32), 0);
@@ -497,13 +503,151 @@ static void two_forms(void **state)
 	poke(&m, PDPT, 0xa007);
 	poke(&m, 0xa000, (GIB(4) + 0x5000) | 0x67);
 	poke(&m, GIB(4) + 0x5000, 0x20067);
-	poke32(&m, 0, 0x30067); /* by 32 bits the upper half of that entry leads to the table at 0 */
+	poke32(&m, 0,
+	       0x30067); /* by 32 bits the upper half of that entry leads to the table at 0 */
 	cpu_paging(&m.cpu[0], PAGING_4, 0x9000);
 	cpu_paging(&m.cpu[1], PAGING_32, 0xa000);
 	at(0, 0, 0, 0x20000);
 	at(1, 0x400000, 0, 0x30000);
 	assert_int_equal(peek32(&m, 0xa004), 0x21); /* the walker set A */
 	faults(0, 0, 0, PF_P | PF_RSVD);	    /* and there is no table any more */
+}
+
+/* The same by the emulation's walk. */
+static void two_forms_emulated(void **state)
+{
+	struct mmu_walk_result r;
+
+	machine_add(&m, 1, GIB(4), 0x10000, MIB(32), 0);
+	poke(&m, 0x9000, PDPT | 7);
+	poke(&m, PDPT, 0xa007);
+	poke(&m, 0xa000, (GIB(4) + 0x5000) | 0x67);
+	poke(&m, GIB(4) + 0x5000, 0x20067);
+	poke32(&m, 0, 0x30067);
+	cpu_paging(&m.cpu[0], PAGING_4, 0x9000);
+	cpu_paging(&m.cpu[1], PAGING_32, 0xa000);
+	at(0, 0, 0, 0x20000);
+	assert_int_equal(mmu_gva_to_gpa(m.cpu[1].v, 0x400000, 0, &r), 0);
+	machine_audit(&m);
+	faults(0, 0, 0, PF_P | PF_RSVD);
+}
+
+/* Tables written by L0: through a window, and by a way of its own. */
+static void written_by_l0(void **state)
+{
+	struct slot_window win;
+
+	poke(&m, PT, 0x10007);
+	poke(&m, 0x5000, 0x20007);
+	poke(&m, 0x6000, 0x30007);
+	cpu_paging(&m.cpu[0], PAGING_4, PML4);
+	at(0, 0, 0, 0x10000);
+	assert_int_equal(slot_map(m.vm, PD, 8, MMU_ACC_WRITE, &win), 0);
+	*(uint64_t *)win.host = 0x5007;
+	slot_unmap(m.vm, &win, 8);
+	at(0, 0, 0, 0x20000);
+	poke(&m, PD, 0x6007);
+	mmu_track_write(m.vm, PD, 8);
+	at(0, 0, 0, 0x30000);
+	mmu_unload(m.cpu[0].v);
+	mmu_zap_all(m.vm);
+	mmu_unload(m.cpu[1].v);
+	assert_int_equal(vm_stats().mmu_table_pages, 0);
+}
+
+/* Unsynced tables of 32-bit and PAE guests, and a flush by other means than CR3. */
+static void unsync_framed(void **state)
+{
+	poke32(&m, 0x8000, 0x9007);
+	poke32(&m, 0x9000, 0x10067);
+	poke32(&m, 0x9004, 0x9067);
+	cpu_paging(&m.cpu[0], PAGING_32, 0x8000);
+	at(0, 0, 0, 0x10000);
+	assert_false(cpu_access(&m.cpu[0], 0x1000, OACC_W, 0x20067, 4).emulated);
+	cpu_load_cr3(&m.cpu[0], 0x8000);
+	at(0, 0, 0, 0x20000);
+	assert_false(cpu_access(&m.cpu[0], 0x1000, OACC_W, 0x30067, 4).emulated);
+	mmu_flush_guest_tlb(m.cpu[0].v);
+	machine_audit(&m);
+	cpu_flush(&m.cpu[0], true);
+	at(0, 0, 0, 0x30000);
+}
+
+/* A frame's own page table is linked at a second place while it is out of step. */
+static void new_way(void **state)
+{
+	poke(&m, PT, 0x10067);
+	poke(&m, PT + 8, PT | 0x67);
+	poke(&m, PT + 16, PD | 0x67);
+	poke(&m, PT + 32, 0x60067);
+	cpu_paging(&m.cpu[0], PAGING_4, PML4);
+	at(0, LA(0, 0), OACC_W, 0x10000);
+	assert_false(store(0, LA(0, 1), 0x20067));
+	assert_true(store(0, LA(0, 2) + 8, PT | 0x67));
+	at(0, LA(1, 4), 0, 0x60000); /* this faults and links, the next finds what is there */
+	at(0, LA(1, 0), OACC_W, 0x20000);
+	/* And with a table in between. */
+	assert_false(store(0, LA(0, 1), 0x30067));
+	poke(&m, PT + 24, PDPT | 0x67);
+	assert_true(store(0, LA(0, 3) + 8, PD | 0x67));
+	at(0, GIB(1) + LA(0, 4), 0, 0x60000);
+	at(0, GIB(1), OACC_W, 0x30000);
+}
+
+/* What is to become a directory is still written, up to the moment of its protection. */
+static void store_amid_fault(struct machine *mm, const struct mmu_flush *f)
+{
+	for (unsigned i = 0; i < NR_TLB; i++) {
+		if (mm->cpu[1].tlb[i].valid && mm->cpu[1].tlb[i].w &&
+		    mm->cpu[1].tlb[i].hpa == (uint64_t)(uintptr_t)machine_ptr(mm, 0x50000))
+			poke(mm, 0x50000, 0x9000 | 7);
+	}
+}
+
+static void changed_amid_fault(void **state)
+{
+	poke(&m, PT, 0x50067);
+	cpu_paging(&m.cpu[1], PAGING_4, PML4);
+	at(1, 0, OACC_W, 0x50000);
+	poke(&m, 0x50000, 0x8007);
+	poke(&m, 0x8000, 0x20007);
+	poke(&m, 0x9000, 0x30007);
+	poke(&m, PDPT + 8, 0x50007);
+	m.before_flush = store_amid_fault;
+	cpu_paging(&m.cpu[0], PAGING_4, PML4);
+	at(0, GIB(1), 0, 0x30000);
+	m.before_flush = NULL;
+}
+
+/* The guest's width shrinks: what was an address is a reserved bit. */
+static void width(void **state)
+{
+	struct mmu_regs r;
+
+	poke(&m, PT, BIT(37) | 7);
+	cpu_paging(&m.cpu[0], PAGING_4, PML4);
+	assert_int_equal(cpu_access(&m.cpu[0], 0, 0, 0, 8).kind, OUT_MMIO);
+	r = m.cpu[0].regs;
+	r.maxphyaddr = 36;
+	cpu_set_regs(&m.cpu[0], &r);
+	faults(0, 0, 0, PF_P | PF_RSVD);
+}
+
+/* Only cached roots are left to give way. */
+static void roots_give_way(void **state)
+{
+	static const struct mmu_config config = {.policy = MMU_POLICY_SHADOW, .max_table_bytes = 1};
+
+	machine_init(&m, &config, 4);
+	machine_add(&m, 0, 0, RAM, 0, 0);
+	for (unsigned i = 0; i < 16; i++) {
+		poke32(&m, 0x100000 + 0x1000 * i, 0x200007);
+		poke32(&m, 0x200000, 0x300007);
+	}
+	for (unsigned i = 0; i < 16; i++) {
+		cpu_paging(&m.cpu[i % 4], PAGING_32, 0x100000 + 0x1000 * i);
+		at(i % 4, 0, 0, 0x300000);
+	}
 }
 
 static void tdp_pages(void **state)
@@ -583,6 +727,13 @@ int main(void)
 		T(targeted_flush),
 		T(reduced_by_sync),
 		T(two_forms),
+		T(two_forms_emulated),
+		T(written_by_l0),
+		T(unsync_framed),
+		T(new_way),
+		T(width),
+		T(changed_amid_fault),
+		cmocka_unit_test_teardown(roots_give_way, teardown),
 		cmocka_unit_test_setup_teardown(tdp_pages, setup_tdp, teardown),
 		cmocka_unit_test_setup_teardown(tdp_pages, setup_npt, teardown),
 		T(policy_switch),

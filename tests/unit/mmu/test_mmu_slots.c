@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "mmu/inspect.h"
+
 static struct machine m;
 static const struct mmu_config config = {.policy = MMU_POLICY_TDP};
 
@@ -172,14 +174,32 @@ static void changes(void **state)
 	assert_int_equal(cpu_access(c, 0x40008, 0, 0, 8).kind, OUT_MMIO);
 }
 
+/* The numbers of generations begin again: no old MMIO entry may pass for one of now. */
+static void generation_wrap(void **state)
+{
+	assert_int_equal(cpu_access(&m.cpu[0], 0x40008, 0, 0, 8).kind, OUT_MMIO);
+	for (unsigned i = 0; i < 2047; i++) {
+		assert_int_equal(add(9, 0x80000, 0x1000, m.map + 0x300000, 0), 0);
+		assert_int_equal(slot_delete(m.vm, 9), 0);
+	}
+	assert_int_equal(add(9, 0x40000, 0x1000, m.map + 0x300000, 0), 0);
+	m.region[3] = (struct region){true, 9, 0x40000, 0x1000, m.map + 0x300000, false};
+	assert_int_equal(cpu_access(&m.cpu[0], 0x40008, 0, 0, 8).kind, OUT_OK);
+}
+
 static void missing_pages(void **state)
 {
 	uint64_t missing[1] = {BIT(3)};
 	struct mmu_fault f = {.addr = 0x3010, .access = 0};
 	uint8_t byte;
 
-	assert_int_equal(slot_set_missing(m.vm, 0, missing), 0);
+	struct mmu_rmap_info rm;
 	struct mmu_root root;
+
+	assert_int_equal(cpu_access(&m.cpu[0], 0x3000, 0, 0, 8).kind, OUT_OK);
+	assert_int_equal(mmu_inspect_rmap(m.vm, 3, 0, &rm, 1), 1);
+	assert_int_equal(slot_set_missing(m.vm, 0, missing), 0);
+	assert_int_equal(mmu_inspect_rmap(m.vm, 3, 0, &rm, 1), 0);
 	assert_int_equal(mmu_load(m.cpu[0].v, &root), 0);
 	assert_int_equal(mmu_page_fault(m.cpu[0].v, &f), MMU_WAIT);
 	assert_int_equal(f.gpa, 0x3010);
@@ -192,7 +212,8 @@ static void missing_pages(void **state)
 	assert_int_equal(slot_set_missing(m.vm, 50, NULL), -ENOENT);
 }
 
-static int iommu(void *priv, uint64_t iova, uint64_t len, uint32_t access, gpa_t *gpa, uint64_t *piece)
+static int iommu(void *priv, uint64_t iova, uint64_t len, uint32_t access, gpa_t *gpa,
+		 uint64_t *piece)
 {
 	uint64_t left = 0x1000 - (iova & 0xfff);
 
@@ -232,6 +253,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(windows, setup, teardown),
 		cmocka_unit_test_setup_teardown(listing, setup, teardown),
 		cmocka_unit_test_setup_teardown(changes, setup, teardown),
+		cmocka_unit_test_setup_teardown(generation_wrap, setup, teardown),
 		cmocka_unit_test_setup_teardown(missing_pages, setup, teardown),
 		cmocka_unit_test_setup_teardown(dma, setup, teardown),
 	};

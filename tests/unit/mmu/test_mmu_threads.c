@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Four vCPU threads on one MMU, beside threads that clear logs, change slots and zap everything. Each
- * vCPU owns some page tables (below shared upper ones), remaps pages by stores through its own mapping
- * and INVLPG, and must find behind each address the frame that it put there. Made for TSan.
+ * Four vCPU threads on one MMU, beside threads that clear logs, change slots and zap everything.
+ * Each vCPU owns some page tables (below shared upper ones), remaps pages by stores through its own
+ * mapping and INVLPG, and must find behind each address the frame that it put there. Made for TSan.
  */
 #include <pthread.h>
 #include <sched.h>
@@ -17,11 +17,11 @@
 
 #include "mmu/mmu.h"
 
-#define NR	4
-#define RAM	MIB(8)
-#define FRAMES	64u /* data frames a vCPU */
-#define ROUNDS	30000u
-#define TAG	0x7a670000u
+#define NR     4
+#define RAM    MIB(8)
+#define FRAMES 64u /* data frames a vCPU */
+#define ROUNDS 30000u
+#define TAG    0x7a670000u
 
 struct vcpu {
 	struct vm *vm;
@@ -52,7 +52,8 @@ static void op_flush(void *priv, const struct mmu_flush *f)
 		struct vcpu *c = &vm->cpu[i];
 		uint32_t seq = __atomic_load_n(&c->seq, __ATOMIC_SEQ_CST);
 
-		while (f->vcpus & MMU_VCPU_BIT(i) && __atomic_load_n(&c->in_guest, __ATOMIC_SEQ_CST) &&
+		while (f->vcpus & MMU_VCPU_BIT(i) &&
+		       __atomic_load_n(&c->in_guest, __ATOMIC_SEQ_CST) &&
 		       __atomic_load_n(&c->seq, __ATOMIC_SEQ_CST) == seq)
 			sched_yield();
 	}
@@ -66,7 +67,8 @@ static void op_notify(void *priv, hva_t hva, uint64_t len)
 {
 }
 
-static const struct mmu_ops ops = {.flush_tlb = op_flush, .kick = op_kick, .notify_write = op_notify};
+static const struct mmu_ops ops = {
+	.flush_tlb = op_flush, .kick = op_kick, .notify_write = op_notify};
 
 static uint64_t *ram(struct vm *vm, gpa_t gpa)
 {
@@ -82,7 +84,8 @@ static bool walk(struct vcpu *c, uint64_t addr, bool write, uint64_t *hpa, uint3
 	*flags = 0;
 	for (unsigned level = c->root.level;; level--) {
 		unsigned shift = 12 + 9 * (level - 1);
-		uint64_t v = __atomic_load_n((uint64_t *)table + (addr >> shift & 511), __ATOMIC_ACQUIRE);
+		uint64_t v = __atomic_load_n((uint64_t *)table + (addr >> shift & 511),
+					     __ATOMIC_ACQUIRE);
 
 		if (!(v & (ept ? 7 : 1)))
 			return false;
@@ -128,7 +131,9 @@ static bool touch(struct vcpu *c, uint64_t addr, bool write, uint64_t *value)
 		__atomic_store_n(&c->in_guest, 0, __ATOMIC_SEQ_CST);
 		if (ok)
 			return true;
-		struct mmu_fault f = {.addr = addr, .gva = addr, .access = access,
+		struct mmu_fault f = {.addr = addr,
+				      .gva = addr,
+				      .access = access,
 				      .flags = flags | MMU_PF_GVA_VALID};
 		r = mmu_page_fault(c->v, &f);
 		if (r == MMU_EMULATE) {
@@ -151,8 +156,8 @@ static bool touch(struct vcpu *c, uint64_t addr, bool write, uint64_t *value)
 }
 
 /*
- * vCPU n: top 0x1000 * (n + 1), shared PDPT 0x10000 and PD 0x11000, page tables 0x20000 + n: entry n of
- * the PD. Its table is mapped at its own last page. Frames at 1 MiB + n * FRAMES.
+ * vCPU n: top 0x1000 * (n + 1), shared PDPT 0x10000 and PD 0x11000, page tables 0x20000 + n: entry
+ * n of the PD. Its table is mapped at its own last page. Frames at 1 MiB + n * FRAMES.
  */
 static gpa_t table_of(unsigned n)
 {
@@ -172,7 +177,8 @@ static void *vcpu_thread(void *arg)
 
 	memset(mapped, 0xff, sizeof(mapped));
 	for (unsigned round = 0; round < ROUNDS; round++) {
-		unsigned page = (unsigned)rand_r(&c->seed) % 32, frame = (unsigned)rand_r(&c->seed) % FRAMES;
+		unsigned page = (unsigned)rand_r(&c->seed) % 32,
+			 frame = (unsigned)rand_r(&c->seed) % FRAMES;
 		uint64_t value = frame_of(c->id, frame) | 0x67;
 
 		switch (rand_r(&c->seed) % 8) {
@@ -232,15 +238,19 @@ static void run(enum mmu_policy policy, enum mmu_format format, uint64_t table_b
 {
 	struct mmu_config config = {
 		.policy = policy, .tdp_format = format, .max_table_bytes = table_bytes};
-	struct mmu_regs regs = {.cr0 = BIT(31) | BIT(16) | 1, .cr4 = BIT(5), .efer = BIT(8) | BIT(10),
-				.maxphyaddr = 40, .gbpages = true};
+	struct mmu_regs regs = {.cr0 = BIT(31) | BIT(16) | 1,
+				.cr4 = BIT(5),
+				.efer = BIT(8) | BIT(10),
+				.maxphyaddr = 40,
+				.gbpages = true};
 	struct slot_desc ram_slot = {.size = RAM};
 	static struct vm vm;
 	pthread_t t[NR], m;
 	char text[256];
 
 	memset(&vm, 0, sizeof(vm));
-	vm.ram = mmap(NULL, RAM + 0x4000, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	vm.ram = mmap(NULL, RAM + 0x4000, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+		      0);
 	vm.extra = vm.ram + RAM;
 	ram_slot.host = vm.ram;
 	assert_int_equal(mmu_vm_create(&config, &ops, &vm, &vm.mmu), 0);
@@ -291,7 +301,8 @@ static void shadow_small(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(shadow), cmocka_unit_test(shadow_small)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(shadow),
+					   cmocka_unit_test(shadow_small)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -18,7 +18,7 @@ static int setup(void **state)
 {
 	static const struct mmu_config config = {.policy = MMU_POLICY_TDP};
 
-	machine_init(&m, &config, 1);
+	machine_init(&m, &config, 2);
 	machine_add(&m, 0, 0, MIB(4), 0, 0);
 	return 0;
 }
@@ -67,9 +67,9 @@ static void unpaged(void **state)
 static void two_levels(void **state)
 {
 	cpu_paging(cpu(), PAGING_32, 0x1000);
-	poke32(&m, 0x1000 + 4 * 0x300, 0x2007);	 /* 0xc0000000.. */
-	poke32(&m, 0x2000 + 4 * 0x123, 0x5005);	 /* user, read-only */
-	poke32(&m, 0x2000 + 4 * 0x124, 0x6003);	 /* supervisor, writable */
+	poke32(&m, 0x1000 + 4 * 0x300, 0x2007); /* 0xc0000000.. */
+	poke32(&m, 0x2000 + 4 * 0x123, 0x5005); /* user, read-only */
+	poke32(&m, 0x2000 + 4 * 0x124, 0x6003); /* supervisor, writable */
 	YIELDS(0xc0123456, MMU_ACC_USER, 0x5456);
 	assert_int_equal(peek32(&m, 0x1000 + 4 * 0x300), 0x2027);
 	assert_int_equal(peek32(&m, 0x2000 + 4 * 0x123), 0x5025);
@@ -302,8 +302,12 @@ static void nested(void **state)
 {
 	struct mmu_nested_regs n = {
 		.eptp = 0x20000 | 6 | 3 << 3 | BIT(6),
-		.guest = {.cr0 = BIT(31) | BIT(16) | 1, .cr3 = 0x1000, .cr4 = CR4_PAE,
-			  .efer = BIT(8) | BIT(10) | EFER_NX, .maxphyaddr = 40, .gbpages = true},
+		.guest = {.cr0 = BIT(31) | BIT(16) | 1,
+			  .cr3 = 0x1000,
+			  .cr4 = CR4_PAE,
+			  .efer = BIT(8) | BIT(10) | EFER_NX,
+			  .maxphyaddr = 40,
+			  .gbpages = true},
 	};
 	struct mmu_walk_result r;
 	struct mmu_root root;
@@ -347,8 +351,9 @@ static void nested(void **state)
 	mmu_leave_nested(cpu()->v);
 	cpu_paging(cpu(), PAGING_NONE, 0);
 	struct mmu_vm_stats stats;
-	assert_int_equal(cpu_access(cpu(), 0x23000 + 8 * 7, OACC_W, 0x109000 + (6 << 3) + 7, 8).kind,
-			 OUT_OK);
+	assert_int_equal(
+		cpu_access(cpu(), 0x23000 + 8 * 7, OACC_W, 0x109000 + (6 << 3) + 7, 8).kind,
+		OUT_OK);
 	machine_audit(&m);
 	mmu_vm_read_stats(m.vm, &stats);
 	assert_int_equal(stats.mmu_unsync, 1);
@@ -359,10 +364,26 @@ static void nested(void **state)
 	struct mmu_fault again = {.addr = 0x7010, .access = MMU_ACC_WRITE};
 	assert_int_equal(mmu_page_fault(cpu()->v, &again), MMU_RETRY);
 	assert_int_equal(again.gpa, 0x109010);
-	mmu_invept(cpu()->v, n.eptp);
-	mmu_invept(cpu()->v, 0);
+	/* The same while L2 runs, by another vCPU's L1. */
+	for (unsigned all = 0; all < 2; all++) {
+		uint64_t entry = 0x10a000 + 0x1000 * all + (6 << 3) + 7;
+
+		assert_int_equal(cpu_access(&m.cpu[1], 0x23000 + 8 * 7, OACC_W, entry, 8).kind,
+				 OUT_OK);
+		mmu_vm_read_stats(m.vm, &stats);
+		assert_int_equal(stats.mmu_unsync, 1);
+		mmu_invept(cpu()->v, all ? 0 : n.eptp);
+		mmu_vm_read_stats(m.vm, &stats);
+		assert_int_equal(stats.mmu_unsync, 0);
+	}
 	machine_audit(&m);
 	mmu_leave_nested(cpu()->v);
+	/* Nothing holds on to L1's EPT after this. */
+	mmu_unload(cpu()->v);
+	mmu_unload(m.cpu[1].v);
+	mmu_zap_all(m.vm);
+	mmu_vm_read_stats(m.vm, &stats);
+	assert_int_equal(stats.mmu_table_pages, 0);
 	n.eptp |= BIT(7);
 	cpu_paging(cpu(), PAGING_NONE, 0);
 	assert_int_equal(mmu_enter_nested(cpu()->v, &n), -22);
@@ -372,8 +393,8 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(unpaged), T(two_levels),  T(four_mib_pages), T(pae),	T(four_levels),
-		T(five_levels), T(smep_smap), T(keys),	       T(nested),
+		T(unpaged),	T(two_levels), T(four_mib_pages), T(pae),    T(four_levels),
+		T(five_levels), T(smep_smap),  T(keys),		  T(nested),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Runs one instruction on the host with all integer, x87, MMX and SSE registers as told. */
+/* Runs one instruction on the host with all integer, x87, MMX, SSE and AVX registers as told. */
 #ifndef UMBRA_TESTS_CPU_FP_NATIVE_H
 #define UMBRA_TESTS_CPU_FP_NATIVE_H
 
@@ -16,9 +16,11 @@ struct native {
 	uint64_t host_rsp;
 	uint64_t pad[6];
 	struct cpu_fx fx;
+	uint64_t ymmh[16][2]; /* where the host has AVX */
 	int vector; /* -1: none */
 };
 
+extern bool native_has_avx;
 void native_init(void);
 /* Take the signals that faults become; at the start of each test, as cmocka takes them then. */
 void native_catch(void);

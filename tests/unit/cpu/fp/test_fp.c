@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* x87, MMX and SSE against the host: the same instruction, registers and memory on both. */
+/* x87, MMX, SSE and AVX against the host: the same instruction, registers and memory on both. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -16,6 +16,8 @@
 #define RUN_X87_UNMASKED BIT(0)
 #define RUN_SSE_UNMASKED BIT(1)
 #define RUN_ALIGN	 BIT(2)
+#define RUN_GATHER	 BIT(3)
+#define RUN_GATHER_Q	 BIT(4) /* indices of 8 bytes */
 
 static struct tiny *t;
 static uint64_t seed = 88172645463325252ull;
@@ -165,6 +167,17 @@ static void prepare(struct native *n, unsigned run)
 	n->gpr[X86_RSP] = TINY_STACK;
 	n->rflags = (rnd() & X86_FLAGS_ARITH) | 0x202 | (run & RUN_ALIGN ? X86_FLAG_AC : 0);
 	some_fx(&n->fx, run);
+	for (unsigned k = 0; k < 16; k++)
+		some_vector(n->ymmh[k]);
+	if (run & RUN_GATHER) {
+		uint32_t *index = n->fx.xmm[5].d, *upper = (uint32_t *)n->ymmh[5];
+		bool wide = run & RUN_GATHER_Q;
+
+		for (unsigned k = 0; k < 4; k++) {
+			index[k] = k % 2 && wide ? -(index[k - 1] >> 31) : (uint32_t)(rnd() % 600) - 40;
+			upper[k] = k % 2 && wide ? -(upper[k - 1] >> 31) : (uint32_t)(rnd() % 600) - 40;
+		}
+	}
 	for (unsigned k = 0; k < sizeof(data); k += 16)
 		some_vector(data + k);
 }
@@ -179,6 +192,7 @@ static int emulate(const struct native *n, const uint8_t *code, unsigned len)
 	s->rip = NATIVE_CODE;
 	s->rflags = n->rflags;
 	s->fx = n->fx;
+	memcpy(s->ymmh, n->ymmh, sizeof(s->ymmh));
 	s->event.valid = false;
 	cpu_state_changed(t->cpu);
 	memcpy(t->mem + NATIVE_DATA, data, sizeof(data));
@@ -202,6 +216,7 @@ static bool differ(const struct native *n, int vector)
 	       memcmp(n->gpr + 5, t->s->gpr + 5, 11 * 8) ||
 	       ((n->rflags ^ t->s->rflags) & X86_FLAGS_ARITH) ||
 	       memcmp(&fx, &t->s->fx, offsetof(struct cpu_fx, rest)) ||
+	       (native_has_avx && memcmp(n->ymmh, t->s->ymmh, sizeof(n->ymmh))) ||
 	       memcmp(data_native, t->mem + NATIVE_DATA, sizeof(data));
 }
 
@@ -221,6 +236,10 @@ static void report(const char *name, const uint8_t *code, unsigned len, const st
 	for (unsigned k = 0; k < offsetof(struct cpu_fx, rest) / 8; k++)
 		if (a[k] != b[k])
 			fprintf(stderr, "  fx+%u: %016lx, native %016lx\n", k * 8, b[k], a[k]);
+	for (unsigned k = 0; k < 32; k++)
+		if (n->ymmh[k / 2][k % 2] != t->s->ymmh[k / 2][k % 2])
+			fprintf(stderr, "  ymmh %u.%u: %016lx, native %016lx\n", k / 2, k % 2,
+				t->s->ymmh[k / 2][k % 2], n->ymmh[k / 2][k % 2]);
 }
 
 static void one_case(const char *name, const uint8_t *code, unsigned len, unsigned run)
@@ -246,9 +265,10 @@ static void one_case(const char *name, const uint8_t *code, unsigned len, unsign
 
 static bool ours(const ZydisDecodedInstruction *zi)
 {
-	const struct cpu_op_table *tables[] = {&cpu_ops_fpu, &cpu_ops_sse};
+	const struct cpu_op_table *tables[] = {&cpu_ops_fpu, &cpu_ops_sse, &cpu_ops_avx};
 
-	if (zi->meta.category == ZYDIS_CATEGORY_STRINGOP || zi->meta.isa_set == ZYDIS_ISA_SET_SSE4A)
+	if (zi->meta.category == ZYDIS_CATEGORY_STRINGOP || zi->meta.isa_set == ZYDIS_ISA_SET_SSE4A ||
+	    zi->meta.isa_set == ZYDIS_ISA_SET_VAES || zi->meta.isa_set == ZYDIS_ISA_SET_VPCLMULQDQ)
 		return false;
 	for (unsigned n = 0; n < ARRAY_SIZE(tables); n++)
 		for (unsigned k = 0; k < tables[n]->count; k++)
@@ -361,12 +381,82 @@ static void test_alignment_checks(void **state)
 	cpu_state_changed(t->cpu);
 }
 
+/* ---- VEX ------------------------------------------------------------------------------------- */
+
+/* In three-byte form: @b1 has R, X, B and the map, @b2 W, vvvv, L and pp. */
+static void vex_opcode(uint8_t b1, uint8_t b2, unsigned op, unsigned run, unsigned count)
+{
+	/* Memory at (RSI), other registers, the same, high ones; the gathers' (RSI + xmm5 * 4). */
+	static const struct {
+		uint8_t rxb, modrm, sib;
+	} shape[] = {{0xe0, 0x06, 0}, {0xe0, 0xc3, 0}, {0xe0, 0xc0, 0}, {0x40, 0xc1, 0},
+		     {0xe0, 0x04, 0xae}};
+	static const uint8_t vvvv[] = {0x78, 0x58, 0x08}; /* none or 0, 4, 14 */
+	const bool group = b1 == 1 && op >= 0x71 && op <= 0x73;
+
+	for (unsigned n = 0; n < ARRAY_SIZE(shape); n++)
+		for (unsigned v = 0; v < ARRAY_SIZE(vvvv); v++)
+			for (unsigned reg = 0; reg < 8; reg += group ? 1 : 3) {
+				const uint8_t bytes[16] = {
+					0xc4, (uint8_t)(shape[n].rxb | b1), (uint8_t)(b2 | vvvv[v]),
+					(uint8_t)op, (uint8_t)(shape[n].modrm | reg << 3),
+					shape[n].sib,
+				};
+				bool gather = b1 == 2 && op >= 0x90 && op <= 0x93;
+
+				if (gather != (shape[n].sib != 0))
+					continue;
+				one_form(bytes, run | (gather ? RUN_GATHER : 0) | (op & 1 ? RUN_GATHER_Q : 0),
+					 count);
+			}
+}
+
+static void all_vex_forms(unsigned run)
+{
+	const char *env = getenv("UMBRA_TEST_CASES");
+	unsigned count = env ? (unsigned)atoi(env) : 4;
+
+	if (!native_has_avx)
+		skip();
+	native_catch();
+	cases = forms = bad = 0;
+	for (unsigned map = 1; map < 4; map++)
+		for (unsigned b2 = 0; b2 < 16; b2++) /* W, L, pp */
+			for (unsigned op = 0; op < 256; op++)
+				vex_opcode((uint8_t)map, (uint8_t)((b2 & 8) << 4 | (b2 & 7)), op,
+					   run, count);
+	print_message("%u forms, %u cases\n", forms, cases);
+	assert_int_equal(bad, 0);
+	assert_true(forms > 5000);
+}
+
+static void test_vex(void **state)
+{
+	all_vex_forms(0);
+}
+
+static void test_vex_unmasked(void **state)
+{
+	all_vex_forms(RUN_SSE_UNMASKED);
+}
+
+static void test_vex_alignment_checks(void **state)
+{
+	t->s->cr0 |= X86_CR0_AM;
+	cpu_state_changed(t->cpu);
+	all_vex_forms(RUN_ALIGN);
+	t->s->cr0 &= ~X86_CR0_AM;
+	cpu_state_changed(t->cpu);
+}
+
 static int setup(void **state)
 {
 	native_init();
 	t = tiny_create(MIB(4), 12);
 	tiny_mode(t, TINY_LONG, 3);
 	t->c->exception_bitmap = ~0u;
+	t->s->cr4 |= X86_CR4_OSXSAVE;
+	t->s->xcr0 = X86_XCR0_X87 | X86_XCR0_SSE | X86_XCR0_AVX;
 	for (uint64_t n = 0; n < 16; n++)
 		*tiny_ept(t, NATIVE_DATA + NATIVE_DATA_SIZE + n * PAGE_SIZE) = 0;
 	*tiny_ept(t, NATIVE_DATA - PAGE_SIZE) = 0;
@@ -388,6 +478,9 @@ int main(void)
 		cmocka_unit_test(test_x87_unmasked),
 		cmocka_unit_test(test_sse_unmasked),
 		cmocka_unit_test(test_alignment_checks),
+		cmocka_unit_test(test_vex),
+		cmocka_unit_test(test_vex_unmasked),
+		cmocka_unit_test(test_vex_alignment_checks),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -89,7 +89,9 @@ static void test_cr4_rules(void **state)
 	assert_int_equal(cpu_set_cr4(t->cpu, t->s->cr4 | X86_CR4_PCIDE), 13);
 	assert_int_equal(cpu_set_cr8(t->cpu, 16), 13);
 	assert_int_equal(cpu_set_xcr0(t->cpu, 2), 13);
-	assert_int_equal(cpu_set_xcr0(t->cpu, 7), 13);
+	assert_int_equal(cpu_set_xcr0(t->cpu, 5), 13); /* AVX without SSE */
+	assert_int_equal(cpu_set_xcr0(t->cpu, 0xf), 13);
+	assert_int_equal(cpu_set_xcr0(t->cpu, 7), 0);
 	assert_int_equal(cpu_set_xcr0(t->cpu, 0x203), 0);
 }
 
