@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Bitmaps of 64-bit words, bit n in word n / 64; the atomic form may race with other atomic accesses. */
+/* Bitmaps of 64-bit words, bit n in word n / 64; the atomic form may race with other atomic
+ * accesses. */
 #ifndef UMBRA_BASE_BITMAP_H
 #define UMBRA_BASE_BITMAP_H
 

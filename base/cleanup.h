@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Ownership made visible: _cleanup_(fn) frees at the end of the scope, TAKE_PTR/TAKE_FD hand over. */
+/* Ownership made visible: _cleanup_(fn) frees at the end of the scope, TAKE_PTR/TAKE_FD hand over.
+ */
 #ifndef UMBRA_BASE_CLEANUP_H
 #define UMBRA_BASE_CLEANUP_H
 

@@ -6,11 +6,17 @@
 #include "base/types.h"
 
 /* syslog's numbers, so that systemd's "<N>" prefixes are right. */
-enum log_level { LOG_LEVEL_ERR = 3, LOG_LEVEL_WARNING = 4, LOG_LEVEL_INFO = 6, LOG_LEVEL_DEBUG = 7 };
+enum log_level {
+	LOG_LEVEL_ERR = 3,
+	LOG_LEVEL_WARNING = 4,
+	LOG_LEVEL_INFO = 6,
+	LOG_LEVEL_DEBUG = 7
+};
 
 /*
  * @ident names the program. With @journal, lines carry "<N>" for journald instead of the name.
- * Before the first call, messages up to warning go out without a name. Call before any thread starts.
+ * Before the first call, messages up to warning go out without a name. Call before any thread
+ * starts.
  */
 void log_setup(const char *ident, enum log_level max, bool journal);
 void log_msg(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

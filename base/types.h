@@ -8,7 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The kernel's words (Documentation/virt/kvm/x86/mmu.rst). All are byte addresses, except frames. */
+/* The kernel's words (Documentation/virt/kvm/x86/mmu.rst). All are byte addresses, except frames.
+ */
 typedef uint64_t gva_t; /* guest virtual (linear) */
 typedef uint64_t gpa_t; /* guest physical */
 typedef uint64_t gfn_t; /* guest frame number: gpa >> 12 */
@@ -41,13 +42,12 @@ typedef uint64_t pfn_t; /* hpa >> 12 */
 		__typeof__(b) max_b_ = (b);                                                        \
 		max_a_ > max_b_ ? max_a_ : max_b_;                                                 \
 	})
-#define ALIGN_DOWN(x, a) ((x) & ~((__typeof__(x))(a) - 1))
-#define ALIGN_UP(x, a)   ALIGN_DOWN((x) + (a) - 1, a)
+#define ALIGN_DOWN(x, a) ((x) & ~((__typeof__(x))(a)-1))
+#define ALIGN_UP(x, a)	 ALIGN_DOWN((x) + (a)-1, a)
 
-#define container_of(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
+#define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 
 #define likely(x)   __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
-
 
 #endif

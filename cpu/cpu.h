@@ -20,7 +20,8 @@
 struct cpu_domain;
 struct cpu;
 
-/* A segment register with its hidden part. attr is in the VMX access-rights form (SDM 3C 25.4.1). */
+/* A segment register with its hidden part. attr is in the VMX access-rights form (SDM 3C 25.4.1).
+ */
 struct cpu_seg {
 	uint64_t base;
 	uint32_t limit; /* in bytes, scaled */
@@ -38,7 +39,7 @@ struct cpu_table {
 enum cpu_activity {
 	CPU_ACTIVE,
 	CPU_HALTED,
-	CPU_SHUTDOWN,      /* triple fault */
+	CPU_SHUTDOWN,	   /* triple fault */
 	CPU_WAIT_FOR_SIPI, /* L0 does not run such a processor */
 };
 
@@ -47,24 +48,26 @@ enum cpu_event_type {
 	CPU_EVENT_EXT_INTR = 0,
 	CPU_EVENT_NMI = 2,
 	CPU_EVENT_HW_EXCEPTION = 3,
-	CPU_EVENT_SOFT_INTR = 4,      /* INT n */
+	CPU_EVENT_SOFT_INTR = 4,	 /* INT n */
 	CPU_EVENT_PRIV_SW_EXCEPTION = 5, /* INT1 */
-	CPU_EVENT_SW_EXCEPTION = 6,   /* INT3, INTO */
+	CPU_EVENT_SW_EXCEPTION = 6,	 /* INT3, INTO */
 };
 
 /* An event to deliver through the IDT, or one whose delivery was cut short by an exit. */
 struct cpu_event {
 	bool valid;
-	uint8_t type;   /* enum cpu_event_type */
+	uint8_t type; /* enum cpu_event_type */
 	uint8_t vector;
 	bool has_error;
-	uint8_t insn_len; /* of the INT instruction, for software events: return address is rip + this */
+	uint8_t insn_len; /* of the INT instruction, for software events: return address is rip +
+			     this */
 	uint32_t error;
 	uint64_t payload; /* CR2 for #PF, DR6 bits for #DB; already in the state when re-injected */
 	bool has_payload;
 };
 
-/* The FXSAVE image (SDM 2A, FXSAVE64 with REX.W=0 pointers kept as 64-bit), canonical x87/SSE state. */
+/* The FXSAVE image (SDM 2A, FXSAVE64 with REX.W=0 pointers kept as 64-bit), canonical x87/SSE
+ * state. */
 struct cpu_fx {
 	uint16_t fcw, fsw;
 	uint8_t ftw; /* abridged: 1 = not empty */
@@ -75,7 +78,7 @@ struct cpu_fx {
 	struct {
 		uint64_t lo;
 		uint64_t hi; /* sign and exponent in 15:0 */
-	} st[8];     /* by stack position: st[0] is ST(0) */
+	} st[8];	     /* by stack position: st[0] is ST(0) */
 	union {
 		uint64_t q[2];
 		uint32_t d[4];
@@ -88,8 +91,9 @@ static_assert(sizeof(struct cpu_fx) == 512, "an FXSAVE area");
 
 /*
  * Everything architectural, apart from what makes the processor leave (cpu_controls). Between runs
- * L0 reads and writes it freely through cpu_state(), then tells the processor with cpu_state_changed().
- * rflags is whole between runs (inside a run the arithmetic flags live elsewhere).
+ * L0 reads and writes it freely through cpu_state(), then tells the processor with
+ * cpu_state_changed(). rflags is whole between runs (inside a run the arithmetic flags live
+ * elsewhere).
  */
 struct cpu_state {
 	uint64_t gpr[16]; /* in encoding order: RAX RCX RDX RBX RSP RBP RSI RDI R8.. */
@@ -112,7 +116,8 @@ struct cpu_state {
 	enum cpu_activity activity;
 	bool int_shadow_sti, int_shadow_movss;
 	bool nmi_blocked;
-	uint64_t pending_dbg; /* DR6 bits of a #DB that is still to come (MOV SS, TF after HLT, ..) */
+	uint64_t pending_dbg; /* DR6 bits of a #DB that is still to come (MOV SS, TF after HLT, ..)
+			       */
 	/* To be delivered at the next cpu_run(); after an exit, what was being delivered then. */
 	struct cpu_event event;
 };
@@ -126,45 +131,47 @@ struct cpu_cpuid {
 
 enum cpu_paging {
 	CPU_PAGING_SHADOW, /* one walk, from controls.root, of a 64-bit table, whatever CR0.PG */
-	CPU_PAGING_TDP,    /* the guest's own tables, each access translated through controls.root */
+	CPU_PAGING_TDP, /* the guest's own tables, each access translated through controls.root */
 };
 
 enum cpu_tdp_format { CPU_TDP_EPT, CPU_TDP_NPT };
 
 /* controls.exits */
-#define CPU_CTL_HLT         BIT(0)
-#define CPU_CTL_INVLPG      BIT(1)
-#define CPU_CTL_INVPCID     BIT(2)
+#define CPU_CTL_HLT	    BIT(0)
+#define CPU_CTL_INVLPG	    BIT(1)
+#define CPU_CTL_INVPCID	    BIT(2)
 #define CPU_CTL_CR3_LOAD    BIT(3)
 #define CPU_CTL_CR3_STORE   BIT(4)
 #define CPU_CTL_CR8_LOAD    BIT(5)
 #define CPU_CTL_CR8_STORE   BIT(6)
-#define CPU_CTL_MOV_DR      BIT(7)
-#define CPU_CTL_RDTSC       BIT(8)
-#define CPU_CTL_RDPMC       BIT(9)
-#define CPU_CTL_PAUSE       BIT(10)
-#define CPU_CTL_MONITOR     BIT(11)
-#define CPU_CTL_MWAIT       BIT(12)
-#define CPU_CTL_CPUID       BIT(13)
-#define CPU_CTL_WBINVD      BIT(14)
-#define CPU_CTL_XSETBV      BIT(15)
+#define CPU_CTL_MOV_DR	    BIT(7)
+#define CPU_CTL_RDTSC	    BIT(8)
+#define CPU_CTL_RDPMC	    BIT(9)
+#define CPU_CTL_PAUSE	    BIT(10)
+#define CPU_CTL_MONITOR	    BIT(11)
+#define CPU_CTL_MWAIT	    BIT(12)
+#define CPU_CTL_CPUID	    BIT(13)
+#define CPU_CTL_WBINVD	    BIT(14)
+#define CPU_CTL_XSETBV	    BIT(15)
 #define CPU_CTL_IRQ_WINDOW  BIT(16) /* leave as soon as an external interrupt could be delivered */
 #define CPU_CTL_NMI_WINDOW  BIT(17)
 #define CPU_CTL_TASK_SWITCH BIT(18)
 #define CPU_CTL_DESC_TABLE  BIT(19) /* LGDT, SIDT, LTR, .. */
-#define CPU_CTL_RDRAND      BIT(20)
-#define CPU_CTL_RDSEED      BIT(21)
+#define CPU_CTL_RDRAND	    BIT(20)
+#define CPU_CTL_RDSEED	    BIT(21)
 #define CPU_CTL_TSC_ICOUNT  BIT(22) /* the TSC counts instructions: tsc_offset + those retired */
 #define CPU_CTL_WBNOINVD    BIT(23)
-#define CPU_CTL_TDP_AD      BIT(24) /* EPTP bit 6: accessed and dirty flags in the EPT */
-#define CPU_CTL_NO_APIC     BIT(26) /* CPUID shows no local APIC: its IA32_APIC_BASE disables it */
-#define CPU_CTL_TPR_SHADOW  BIT(25) /* leave with CPU_EXIT_TPR_BELOW when CR8 drops below tpr_threshold */
+#define CPU_CTL_TDP_AD	    BIT(24) /* EPTP bit 6: accessed and dirty flags in the EPT */
+#define CPU_CTL_NO_APIC	    BIT(26) /* CPUID shows no local APIC: its IA32_APIC_BASE disables it */
+#define CPU_CTL_TPR_SHADOW                                                                         \
+	BIT(25) /* leave with CPU_EXIT_TPR_BELOW when CR8 drops below tpr_threshold */
 
 /* What makes the processor leave. Data, so that a nested guest's are only other values. */
 struct cpu_controls {
 	uint64_t exits; /* CPU_CTL_* */
 	uint32_t exception_bitmap;
-	/* A #PF leaves when (bit 14 of exception_bitmap) == ((error & mask) == match); SDM 3C 26.2. */
+	/* A #PF leaves when (bit 14 of exception_bitmap) == ((error & mask) == match); SDM 3C 26.2.
+	 */
 	uint32_t pf_error_mask, pf_error_match;
 	/* A bit set in the mask is L0's: the guest reads the shadow, and leaves on changing it. */
 	uint64_t cr0_mask, cr0_shadow, cr4_mask, cr4_shadow;
@@ -172,33 +179,33 @@ struct cpu_controls {
 	const uint8_t *io_bitmap;  /* 8 KiB, one bit a port; NULL: every port leaves */
 	enum cpu_paging paging;
 	enum cpu_tdp_format tdp_format;
-	uint8_t tdp_levels;  /* 4 or 5; of a shadow root too (0: 4) */
+	uint8_t tdp_levels; /* 4 or 5; of a shadow root too (0: 4) */
 	uint8_t tpr_threshold;
 	uint16_t vpid;
-	uint64_t root;       /* host address of the root table */
+	uint64_t root;	     /* host address of the root table */
 	uint64_t tsc_offset; /* added to the host's TSC, or to the instruction count */
 	uint64_t rand_seed;  /* RDRAND and RDSEED follow from it; 0: the host's */
 };
 
 enum cpu_exit_reason {
 	CPU_EXIT_NONE,
-	CPU_EXIT_KICK,          /* cpu_kick() */
-	CPU_EXIT_ICOUNT,        /* the instruction limit was reached */
-	CPU_EXIT_HLT,           /* rip is after it; activity is CPU_HALTED */
+	CPU_EXIT_KICK,	 /* cpu_kick() */
+	CPU_EXIT_ICOUNT, /* the instruction limit was reached */
+	CPU_EXIT_HLT,	 /* rip is after it; activity is CPU_HALTED */
 	CPU_EXIT_IRQ_WINDOW,
 	CPU_EXIT_NMI_WINDOW,
 	CPU_EXIT_TRIPLE_FAULT,
-	CPU_EXIT_EXCEPTION,     /* intercepted: .exception */
+	CPU_EXIT_EXCEPTION,	/* intercepted: .exception */
 	CPU_EXIT_TDP_VIOLATION, /* EPT violation: .mem */
 	CPU_EXIT_TDP_MISCONFIG, /* EPT misconfiguration: .mem */
-	CPU_EXIT_NPF,           /* nested page fault (NPT): .mem, .mem.error as #PF's */
-	CPU_EXIT_IO,            /* .io; IN and OUT without string: L0 completes with cpu_complete_in() */
-	CPU_EXIT_MSR_READ,      /* .msr; L0 sets RAX:RDX and skips, or injects #GP */
+	CPU_EXIT_NPF,		/* nested page fault (NPT): .mem, .mem.error as #PF's */
+	CPU_EXIT_IO,	   /* .io; IN and OUT without string: L0 completes with cpu_complete_in() */
+	CPU_EXIT_MSR_READ, /* .msr; L0 sets RAX:RDX and skips, or injects #GP */
 	CPU_EXIT_MSR_WRITE,
-	CPU_EXIT_CR_ACCESS,     /* .cr */
-	CPU_EXIT_DR_ACCESS,     /* .cr with .cr.num the debug register */
-	CPU_EXIT_INVLPG,        /* .gva */
-	CPU_EXIT_INVPCID,       /* .invpcid */
+	CPU_EXIT_CR_ACCESS, /* .cr */
+	CPU_EXIT_DR_ACCESS, /* .cr with .cr.num the debug register */
+	CPU_EXIT_INVLPG,    /* .gva */
+	CPU_EXIT_INVPCID,   /* .invpcid */
 	CPU_EXIT_CPUID,
 	CPU_EXIT_RDTSC,
 	CPU_EXIT_RDTSCP,
@@ -210,12 +217,12 @@ enum cpu_exit_reason {
 	CPU_EXIT_MWAIT,
 	CPU_EXIT_WBINVD,
 	CPU_EXIT_XSETBV,
-	CPU_EXIT_TASK_SWITCH,   /* .task */
+	CPU_EXIT_TASK_SWITCH, /* .task */
 	CPU_EXIT_DESC_TABLE,
 	CPU_EXIT_TPR_BELOW,
-	CPU_EXIT_VMCALL,        /* and the other VMX instructions: .insn_info holds the mnemonic's order */
+	CPU_EXIT_VMCALL, /* and the other VMX instructions: .insn_info holds the mnemonic's order */
 	CPU_EXIT_VMX_INSN,
-	CPU_EXIT_DEBUG,         /* a breakpoint of L0's (cpu_set_host_debug): .gva */
+	CPU_EXIT_DEBUG, /* a breakpoint of L0's (cpu_set_host_debug): .gva */
 	CPU_EXIT_REASONS
 };
 
@@ -232,18 +239,20 @@ struct cpu_exit {
 		struct {
 			uint8_t vector;
 			bool has_error;
-			bool implicit; /* #PF: by an access to a descriptor table or TSS (SDM 3A 4.6.1) */
+			bool implicit; /* #PF: by an access to a descriptor table or TSS (SDM
+					  3A 4.6.1) */
 			uint32_t error;
-			uint64_t payload; /* #PF: the address that would go into CR2; #DB: DR6 bits */
+			uint64_t payload; /* #PF: the address that would go into CR2; #DB: DR6 bits
+					   */
 		} exception;
 		struct {
-			uint64_t gpa;   /* TDP: guest physical */
-			uint64_t gva;   /* guest linear, when gva_valid */
+			uint64_t gpa; /* TDP: guest physical */
+			uint64_t gva; /* guest linear, when gva_valid */
 			bool gva_valid;
-			bool walk;      /* a guest table on the way to translate gva */
+			bool walk; /* a guest table on the way to translate gva */
 			bool read, write, fetch, user;
 			uint8_t present_perms; /* EPT: what the walk allowed, R W X in bits 0 1 2 */
-			uint32_t error; /* NPT: #PF-style */
+			uint32_t error;	       /* NPT: #PF-style */
 		} mem;
 		struct {
 			uint16_t port;
@@ -256,8 +265,8 @@ struct cpu_exit {
 		} msr;
 		struct {
 			uint8_t num;
-			bool write;  /* MOV to CR; also LMSW and CLTS (num 0) */
-			uint8_t gpr; /* the operand; 0xff for LMSW and CLTS */
+			bool write;	/* MOV to CR; also LMSW and CLTS (num 0) */
+			uint8_t gpr;	/* the operand; 0xff for LMSW and CLTS */
 			uint64_t value; /* write: the value the guest wants the register to have */
 		} cr;
 		struct {
@@ -272,17 +281,18 @@ struct cpu_exit {
 };
 
 /*
- * One instruction, or the delivery of state.event, outside the TLB (cpu_emulate). Addresses are guest
- * linear. A handler returns
- * CPU_MEM_OK, or CPU_MEM_FAULT with *fault filled (the guest's own fault), or CPU_MEM_STOP: leave
- * the instruction undone, cpu_emulate() returns CPU_EMULATE_STOP. Accesses never cross a page.
+ * One instruction, or the delivery of state.event, outside the TLB (cpu_emulate). Addresses are
+ * guest linear. A handler returns CPU_MEM_OK, or CPU_MEM_FAULT with *fault filled (the guest's own
+ * fault), or CPU_MEM_STOP: leave the instruction undone, cpu_emulate() returns CPU_EMULATE_STOP.
+ * Accesses never cross a page.
  */
 enum cpu_mem_result { CPU_MEM_OK, CPU_MEM_FAULT, CPU_MEM_STOP };
-#define CPU_ACCESS_READ     0u
-#define CPU_ACCESS_WRITE    BIT(0)
-#define CPU_ACCESS_FETCH    BIT(1)
-#define CPU_ACCESS_USER     BIT(2)
-#define CPU_ACCESS_IMPLICIT BIT(3) /* descriptor tables, TSS: supervisor whatever the CPL; SMAP ignores AC */
+#define CPU_ACCESS_READ	 0u
+#define CPU_ACCESS_WRITE BIT(0)
+#define CPU_ACCESS_FETCH BIT(1)
+#define CPU_ACCESS_USER	 BIT(2)
+#define CPU_ACCESS_IMPLICIT                                                                        \
+	BIT(3) /* descriptor tables, TSS: supervisor whatever the CPL; SMAP ignores AC */
 
 struct cpu_fault {
 	uint8_t vector;
@@ -299,7 +309,8 @@ struct cpu_mem_ops {
 	/* Would this access be allowed? Changes nothing but accessed and dirty bits. */
 	enum cpu_mem_result (*probe)(void *ctx, gva_t gva, unsigned len, unsigned access,
 				     struct cpu_fault *fault);
-	/* Atomic; *old is what was expected and becomes what was found. OK whether or not it swapped. */
+	/* Atomic; *old is what was expected and becomes what was found. OK whether or not it
+	 * swapped. */
 	enum cpu_mem_result (*cmpxchg)(void *ctx, gva_t gva, void *old, const void *want,
 				       unsigned len, struct cpu_fault *fault);
 	/* Ports, for string I/O; data is size bytes. */
@@ -307,17 +318,18 @@ struct cpu_mem_ops {
 };
 
 enum cpu_emulate_result {
-	CPU_EMULATE_DONE,  /* executed, or its fault is now in state.event */
-	CPU_EMULATE_EXIT,  /* it left for another reason: see cpu_exit() */
-	CPU_EMULATE_STOP,  /* a mem_ops handler said so */
+	CPU_EMULATE_DONE, /* executed, or its fault is now in state.event */
+	CPU_EMULATE_EXIT, /* it left for another reason: see cpu_exit() */
+	CPU_EMULATE_STOP, /* a mem_ops handler said so */
 };
 
 struct cpu_domain *cpu_domain_create(void);
 void cpu_domain_destroy(struct cpu_domain *d);
 /*
- * L0 or a device has just changed guest memory at host address @hpa; also when other memory took its
- * place there. (A call before the change would not do: another processor could decode in between.)
- * Any thread. Code decoded from there is dropped on every processor before it next enters a block.
+ * L0 or a device has just changed guest memory at host address @hpa; also when other memory took
+ * its place there. (A call before the change would not do: another processor could decode in
+ * between.) Any thread. Code decoded from there is dropped on every processor before it next enters
+ * a block.
  */
 void cpu_domain_notify_write(struct cpu_domain *d, hpa_t hpa, uint64_t len);
 
@@ -350,7 +362,8 @@ void cpu_set_icount_limit(struct cpu *c, uint64_t limit);
 void cpu_skip(struct cpu *c);
 /* Finish an IN that left: the data goes into AL, AX or EAX; then cpu_skip(). */
 void cpu_complete_in(struct cpu *c, uint32_t data);
-/* Ask for an exception at the next run. A second one becomes #DF, or a triple fault, by SDM 3A 6.15. */
+/* Ask for an exception at the next run. A second one becomes #DF, or a triple fault, by SDM
+ * 3A 6.15. */
 void cpu_inject_exception(struct cpu *c, uint8_t vector, bool has_error, uint32_t error);
 void cpu_inject_page_fault(struct cpu *c, uint32_t error, gva_t cr2);
 /* Whether an external interrupt, or an NMI, could be delivered at the next instruction boundary. */
@@ -382,7 +395,8 @@ void cpu_tlb_flush_all(struct cpu *c);
 void cpu_tlb_flush_root(struct cpu *c, uint64_t root);
 /* Linear address @gva in the current vpid, all pcids and roots, globals too. */
 void cpu_tlb_flush_gva(struct cpu *c, gva_t gva);
-/* The current address space: with @global also global entries. Roots of shadow mode: only the current. */
+/* The current address space: with @global also global entries. Roots of shadow mode: only the
+ * current. */
 void cpu_tlb_flush_guest(struct cpu *c, bool global);
 /* Every entry whose host page is in [hpa, hpa + len). */
 void cpu_tlb_flush_hpa(struct cpu *c, hpa_t hpa, uint64_t len);
@@ -410,9 +424,11 @@ struct cpu_stats {
 const struct cpu_stats *cpu_stats(const struct cpu *c);
 const char *cpu_exit_name(enum cpu_exit_reason reason);
 
-/* The last instructions' addresses, newest last, for a crash report. Returns how many (at most max). */
+/* The last instructions' addresses, newest last, for a crash report. Returns how many (at most
+ * max). */
 unsigned cpu_history(const struct cpu *c, uint64_t *rip, unsigned max);
-/* Disassemble @len bytes at @rip under the current mode into @text. Returns the length, 0 if bad. */
+/* Disassemble @len bytes at @rip under the current mode into @text. Returns the length, 0 if bad.
+ */
 unsigned cpu_disassemble(const struct cpu *c, const uint8_t *bytes, unsigned len, uint64_t rip,
 			 char *text, size_t text_len);
 

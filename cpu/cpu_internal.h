@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What the files of cpu/ share: the processor's inside, decoded instructions, the memory fast path. */
+/* What the files of cpu/ share: the processor's inside, decoded instructions, the memory fast path.
+ */
 #ifndef UMBRA_CPU_INTERNAL_H
 #define UMBRA_CPU_INTERNAL_H
 
@@ -14,30 +15,32 @@ struct cpu_block;
 typedef void (*cpu_op_fn)(struct cpu *c, const struct cpu_insn *i);
 
 /*
- * A decoded instruction: 40 bytes. It holds nothing that depends on the linear address it was decoded
- * at, only on (host frame, offset in it, mode word).
+ * A decoded instruction: 40 bytes. It holds nothing that depends on the linear address it was
+ * decoded at, only on (host frame, offset in it, mode word).
  *
- * Registers are byte offsets into struct cpu (r1, r2, r3: the low byte of the register, or AH..BH, so
- * one form serves every size; XMM and x87 operands are plain numbers 0..15) and 8-byte slots into it
- * (base, index: X86_RAX.., CPU_SLOT_ZERO when absent, CPU_SLOT_BIP for RIP-relative, whose disp then
- * counts from the block's start).
+ * Registers are byte offsets into struct cpu (r1, r2, r3: the low byte of the register, or AH..BH,
+ * so one form serves every size; XMM and x87 operands are plain numbers 0..15) and 8-byte slots
+ * into it (base, index: X86_RAX.., CPU_SLOT_ZERO when absent, CPU_SLOT_BIP for RIP-relative, whose
+ * disp then counts from the block's start).
  */
 struct cpu_insn {
 	cpu_op_fn fn;
 	union {
-		uint64_t imm;      /* sign-extended; branches: the target's distance from the block's start */
-		const void *aux;   /* what the family wants (a thunk's descriptor, ..) */
+		uint64_t imm;	 /* sign-extended; branches: the target's distance from the block's
+				    start */
+		const void *aux; /* what the family wants (a thunk's descriptor, ..) */
 	};
 	int64_t disp;
-	uint8_t base, index, scale, seg; /* seg: X86_ES.. or CPU_SEG_NONE; already resolved for the mode */
+	uint8_t base, index, scale,
+		seg; /* seg: X86_ES.. or CPU_SEG_NONE; already resolved for the mode */
 	uint8_t r1, r2, r3;
-	uint8_t size;   /* operand size in bytes */
-	uint8_t asize;  /* address size in bytes: 2, 4, 8 */
-	uint8_t len;    /* the instruction's length */
-	uint8_t idx;    /* instructions of the block before this one */
-	uint8_t flags;  /* CPU_INSN_* */
-	uint16_t off;   /* distance from the block's start */
-	uint16_t arg;   /* what the family wants */
+	uint8_t size;  /* operand size in bytes */
+	uint8_t asize; /* address size in bytes: 2, 4, 8 */
+	uint8_t len;   /* the instruction's length */
+	uint8_t idx;   /* instructions of the block before this one */
+	uint8_t flags; /* CPU_INSN_* */
+	uint16_t off;  /* distance from the block's start */
+	uint16_t arg;  /* what the family wants */
 };
 static_assert(sizeof(struct cpu_insn) == 40, "blocks are walked in cache lines");
 
@@ -52,37 +55,37 @@ static_assert(sizeof(struct cpu_insn) == 40, "blocks are walked in cache lines")
  * The mode word: everything but the bytes that decoding depends on. Part of a block's key; kept in
  * struct cpu.mode by cpu_update_mode().
  */
-#define CPU_MODE_CODE   0x03u /* 0: 16-bit, 1: 32-bit, 2: 64-bit */
+#define CPU_MODE_CODE	0x03u /* 0: 16-bit, 1: 32-bit, 2: 64-bit */
 #define CPU_MODE_CODE16 0x00u
 #define CPU_MODE_CODE32 0x01u
 #define CPU_MODE_CODE64 0x02u
-#define CPU_MODE_SS32   0x04u /* SS.B: stack pointer is ESP (64-bit mode: RSP, bit clear) */
-#define CPU_MODE_FLAT   0x08u /* CS SS DS ES: base 0, limit 4 GiB, ordinary; or 64-bit mode */
-#define CPU_MODE_AC     0x10u /* alignment checks are on (CR0.AM, EFLAGS.AC, CPL 3) */
+#define CPU_MODE_SS32	0x04u /* SS.B: stack pointer is ESP (64-bit mode: RSP, bit clear) */
+#define CPU_MODE_FLAT	0x08u /* CS SS DS ES: base 0, limit 4 GiB, ordinary; or 64-bit mode */
+#define CPU_MODE_AC	0x10u /* alignment checks are on (CR0.AM, EFLAGS.AC, CPL 3) */
 #define CPU_MODE_NO_X87 0x20u /* x87 must fault: CR0.EM or CR0.TS */
 #define CPU_MODE_NO_SSE 0x40u /* SSE must fault: CR0.EM, CR0.TS or no CR4.OSFXSR */
-#define CPU_MODE_PROT   0x80u /* CR0.PE and not VM86 */
-#define CPU_MODE_LMA    0x100u
-#define CPU_MODE_AVX    0x200u /* AVX executes: CR4.OSXSAVE, XCR0 shows it, no CR0.TS */
+#define CPU_MODE_PROT	0x80u /* CR0.PE and not VM86 */
+#define CPU_MODE_LMA	0x100u
+#define CPU_MODE_AVX	0x200u /* AVX executes: CR4.OSXSAVE, XCR0 shows it, no CR0.TS */
 
 #define CPU_BLOCK_MAX 32 /* instructions */
 
 /* A run of instructions in one page, private to one processor. */
 struct cpu_block {
-	uint64_t key_hpa;   /* host address of the first byte */
+	uint64_t key_hpa; /* host address of the first byte */
 	uint32_t mode;
-	uint8_t n;          /* architectural instructions */
-	bool crosses;       /* its only instruction reaches into the next page, whose host page is hpa2 */
+	uint8_t n;    /* architectural instructions */
+	bool crosses; /* its only instruction reaches into the next page, whose host page is hpa2 */
 	bool dead;
-	uint16_t bytes;     /* length of the code */
-	uint16_t parts;     /* entries of insn[] */
+	uint16_t bytes; /* length of the code */
+	uint16_t parts; /* entries of insn[] */
 	uint64_t hpa2;
-	uint64_t unproved;  /* not 0: compare the bytes at each entry, see domain.c */
+	uint64_t unproved;   /* not 0: compare the bytes at each entry, see domain.c */
 	const uint8_t *copy; /* of the bytes, after the instructions */
 	struct cpu_block *hash_next;
 	struct cpu_block *page_next;  /* blocks of the same host frame */
 	struct cpu_block *cross_next; /* when it crosses: blocks with the same second frame */
-	struct cpu_block *next[2];   /* chained: [0] fall through, [1] taken; same page only */
+	struct cpu_block *next[2];    /* chained: [0] fall through, [1] taken; same page only */
 	struct cpu_insn insn[];
 };
 
@@ -90,46 +93,49 @@ struct cpu_block {
  * TLB entries: layout fixed, a translator will check them inline. A hit is
  *     ((tag ^ key) & mask) == 0, key = ((linear + size - 1) & PAGE_MASK) | tlb_ctx
  * so an access that crosses the page misses. In the low 12 bits of a tag and of tlb_ctx:
- *   bit 0     key: CPL 3.                                entry: 0; masked in when the page is supervisor's
- *   bit 1     key: supervisor, SMAP on, AC clear.        entry: 0; masked in when the page is user's
- *   bits 11:2 the address space number (vpid, root, pcid). masked out when the page is global
- * (A global page's number is that of its (vpid, root) modulo nothing: a flush of globals sweeps.)
+ *   bit 0     key: CPL 3.                                entry: 0; masked in when the page is
+ * supervisor's bit 1     key: supervisor, SMAP on, AC clear.        entry: 0; masked in when the
+ * page is user's bits 11:2 the address space number (vpid, root, pcid). masked out when the page is
+ * global (A global page's number is that of its (vpid, root) modulo nothing: a flush of globals
+ * sweeps.)
  */
 struct cpu_tlb_entry {
 	uint64_t tag_r, tag_w; /* tag_w differs from tag_r until a write was checked; ~0: invalid */
 	uint64_t mask;
-	uint64_t addend;       /* host address minus linear address */
+	uint64_t addend; /* host address minus linear address */
 };
 static_assert(sizeof(struct cpu_tlb_entry) == 32, "see above");
-#define CPU_TLB_BITS    12
-#define CPU_TLB_ENTRIES (1u << CPU_TLB_BITS)
-#define CPU_TLB_CTX_USER BIT(0)
-#define CPU_TLB_CTX_SMAP BIT(1)
+#define CPU_TLB_BITS	   12
+#define CPU_TLB_ENTRIES	   (1u << CPU_TLB_BITS)
+#define CPU_TLB_CTX_USER   BIT(0)
+#define CPU_TLB_CTX_SMAP   BIT(1)
 #define CPU_TLB_ASID_SHIFT 2
-#define CPU_TLB_ASIDS   1023u /* 0 is never used: see cpu_emulate() */
-#define CPU_ITLB_ENTRIES 1024u
+#define CPU_TLB_ASIDS	   1023u /* 0 is never used: see cpu_emulate() */
+#define CPU_ITLB_ENTRIES   1024u
 
 struct cpu_itlb_entry {
-	uint64_t tag, mask; /* as above; bit 1 unused; SMEP is checked when filled, by separate ctx */
-	uint64_t hpa;       /* of the page */
+	uint64_t tag,
+		mask; /* as above; bit 1 unused; SMEP is checked when filled, by separate ctx */
+	uint64_t hpa; /* of the page */
 };
 
 /* Per processor: the lead part is what handlers touch. */
 struct cpu {
 	struct cpu_state s; /* first: register operands are offsets into it */
-	uint64_t zero;      /* CPU_SLOT_ZERO */
-	uint64_t bip;       /* CPU_SLOT_BIP: rip at the start of the current block */
+	uint64_t zero;	    /* CPU_SLOT_ZERO */
+	uint64_t bip;	    /* CPU_SLOT_BIP: rip at the start of the current block */
 	uint64_t lbase[7];  /* what to add to an effective address, by cpu_insn.seg */
 
 	/*
-	 * Arithmetic flags inside a run, as LAHF and SETO leave them in AX: low byte OF (0 or 1), high
-	 * byte SF ZF - AF - PF 1 CF. The others stay in s.rflags. cpu_flags_sync()/cpu_flags_load().
+	 * Arithmetic flags inside a run, as LAHF and SETO leave them in AX: low byte OF (0 or 1),
+	 * high byte SF ZF - AF - PF 1 CF. The others stay in s.rflags.
+	 * cpu_flags_sync()/cpu_flags_load().
 	 */
 	uint16_t fl;
 	uint32_t mode;
-	struct cpu_block *blk;  /* being executed */
-	uint64_t icount;        /* retired, including all of blk while inside it */
-	uint64_t run_limit;     /* enter no block that would take icount past it; 0: attention */
+	struct cpu_block *blk; /* being executed */
+	uint64_t icount;       /* retired, including all of blk while inside it */
+	uint64_t run_limit;    /* enter no block that would take icount past it; 0: attention */
 	uint64_t tlb_ctx;
 	struct cpu_block **chain_from; /* who wants to know the next block */
 
@@ -138,7 +144,7 @@ struct cpu {
 	struct {
 		uint64_t lin;
 		uint8_t size, first; /* first: bytes in the first page */
-		bool pending;        /* a write that cpu_mem_done() must carry out */
+		bool pending;	     /* a write that cpu_mem_done() must carry out */
 		uint8_t *host[2];    /* where the parts are; NULL inside cpu_emulate() */
 	} bounced;
 
@@ -150,10 +156,10 @@ struct cpu {
 	struct cpu_itlb_entry *itlb;
 	const struct cpu_mem_ops *mem_ops; /* not NULL inside cpu_emulate() */
 	void *mem_ctx;
-	jmp_buf out;           /* cpu_leave() and faults land here */
+	jmp_buf out; /* cpu_leave() and faults land here */
 	uint64_t icount_limit;
 	uint32_t attention;    /* atomic: CPU_ATTN_* */
-	bool single;           /* go one instruction at a time (TF, breakpoints, cpu_step) */
+	bool single;	       /* go one instruction at a time (TF, breakpoints, cpu_step) */
 	unsigned nested_fault; /* depth of exceptions during delivery */
 	struct cpu_stats stats;
 	struct cpu_cpuid *cpuid;
@@ -165,9 +171,9 @@ struct cpu {
 	unsigned history_at;
 	uint64_t rand_state;
 	/* Owned by the named file, allocated in its _init(). */
-	struct cpu_cache *cache;   /* block.c */
+	struct cpu_cache *cache;     /* block.c */
 	struct cpu_mmu_cache *walkc; /* tlb.c, walk.c: asids, paging-structure and gpa caches */
-	struct cpu_thunks *thunks; /* thunk.c */
+	struct cpu_thunks *thunks;   /* thunk.c */
 	struct list domain_link;
 	/* Owned by core. */
 	uint64_t asid_bits;    /* the address space's number, in place; tlb_ctx may hide it */
@@ -175,19 +181,19 @@ struct cpu {
 	uint64_t sys_ctx;      /* what tlb_ctx is for implicit supervisor accesses */
 	struct cpu_peer *peer; /* domain.c: its inbox */
 	uint8_t cur_len;       /* length of the instruction that cpu_begin() began */
-	bool stepping;         /* cpu_step() */
-	bool watching;         /* data breakpoints: every access takes the slow path */
+	bool stepping;	       /* cpu_step() */
+	bool watching;	       /* data breakpoints: every access takes the slow path */
 	uint64_t sti_at; /* s.int_shadow_sti counts only while icount is this: STI ends no block */
 	bool was_rf, was_sti, was_movss; /* taken out of the state while one instruction runs */
-	uint64_t dbg_hits;     /* DR6 bits of the data breakpoints that it met */
-	int64_t watch_hit;     /* L0's watchpoint that it met, or -1 */
-	struct cpu_fault landed; /* what cpu_fault() carries to the landing */
-	bool landed_implicit;  /* a #PF of the walk's: by an implicit supervisor access */
-	bool in_one, one_tf;   /* one instruction runs by itself; TF was set before it */
+	uint64_t dbg_hits;		 /* DR6 bits of the data breakpoints that it met */
+	int64_t watch_hit;		 /* L0's watchpoint that it met, or -1 */
+	struct cpu_fault landed;	 /* what cpu_fault() carries to the landing */
+	bool landed_implicit;		 /* a #PF of the walk's: by an implicit supervisor access */
+	bool in_one, one_tf;		 /* one instruction runs by itself; TF was set before it */
 	uint8_t one_cpl;
-	bool kicked;           /* cpu_kick() is to be answered */
-	uint64_t step_limit;   /* cpu_step(): ~0 otherwise */
-	gva_t resume_at;       /* L0's breakpoint there was reported already */
+	bool kicked;	     /* cpu_kick() is to be answered */
+	uint64_t step_limit; /* cpu_step(): ~0 otherwise */
+	gva_t resume_at;     /* L0's breakpoint there was reported already */
 };
 static_assert(offsetof(struct cpu, s.gpr) == 0, "register operands are offsets from the start");
 #define CPU_SLOT_ZERO (offsetof(struct cpu, zero) / 8)
@@ -195,11 +201,12 @@ static_assert(offsetof(struct cpu, s.gpr) == 0, "register operands are offsets f
 static_assert(CPU_SLOT_BIP < 256 && offsetof(struct cpu, zero) % 8 == 0, "slots are bytes");
 #define CPU_SEG_NONE 6
 
-#define CPU_ATTN_KICK       0x1u
-#define CPU_ATTN_CODE       0x2u /* the domain has code to drop for us */
-#define CPU_ATTN_RECHECK    0x4u /* interrupt window, TF, ..: go through the slow path once */
+#define CPU_ATTN_KICK	 0x1u
+#define CPU_ATTN_CODE	 0x2u /* the domain has code to drop for us */
+#define CPU_ATTN_RECHECK 0x4u /* interrupt window, TF, ..: go through the slow path once */
 
-/* ---- flags ------------------------------------------------------------------------------------ */
+/* ---- flags ------------------------------------------------------------------------------------
+ */
 
 #define CPU_FL_OF 0x0001u
 #define CPU_FL_CF 0x0100u
@@ -226,25 +233,28 @@ static inline uint64_t cpu_flags_sync(struct cpu *c)
 	return c->s.rflags;
 }
 
-/* ---- leaving ---------------------------------------------------------------------------------- */
+/* ---- leaving ----------------------------------------------------------------------------------
+ */
 
 /*
  * Faults and exits leave the handler by longjmp, so a handler changes nothing architectural before
- * its last access that may fault. @i is the instruction (rip, flags and icount are made precise from
- * it), or NULL when s.rip is right already and blk is done (event delivery, fetch).
+ * its last access that may fault. @i is the instruction (rip, flags and icount are made precise
+ * from it), or NULL when s.rip is right already and blk is done (event delivery, fetch).
  */
 _Noreturn void cpu_fault(struct cpu *c, const struct cpu_insn *i, uint8_t vector);
-_Noreturn void cpu_fault_err(struct cpu *c, const struct cpu_insn *i, uint8_t vector, uint32_t error);
+_Noreturn void cpu_fault_err(struct cpu *c, const struct cpu_insn *i, uint8_t vector,
+			     uint32_t error);
 _Noreturn void cpu_fault_pf(struct cpu *c, const struct cpu_insn *i, uint32_t error, uint64_t cr2);
 /* #DB as a fault (general detect); @dr6: the bits that DR6 gets, the event's payload. run.c. */
 _Noreturn void cpu_fault_db(struct cpu *c, const struct cpu_insn *i, uint64_t dr6);
 /* c->exit is filled but for reason and insn_len. Nothing of the instruction is done. */
 _Noreturn void cpu_leave(struct cpu *c, const struct cpu_insn *i, enum cpu_exit_reason reason);
 /*
- * INT n, INT3, INTO, INT1: make s.event the event of @type (CPU_EVENT_SOFT_INTR, ..), or leave when its
- * vector is intercepted. The instruction counts as retired. After cpu_begin() @i is NULL.
+ * INT n, INT3, INTO, INT1: make s.event the event of @type (CPU_EVENT_SOFT_INTR, ..), or leave when
+ * its vector is intercepted. The instruction counts as retired. After cpu_begin() @i is NULL.
  */
-_Noreturn void cpu_soft_event(struct cpu *c, const struct cpu_insn *i, uint8_t type, uint8_t vector);
+_Noreturn void cpu_soft_event(struct cpu *c, const struct cpu_insn *i, uint8_t type,
+			      uint8_t vector);
 /*
  * The dispatcher must look again before it enters a block: an event, IF, TF, a shadow or a debug
  * register changed. cpu_update_mode() does it for TF and the debug registers. Cheap.
@@ -256,11 +266,11 @@ void cpu_attend(struct cpu *c, uint32_t bits);
 void cpu_debug_io(struct cpu *c, uint16_t port, unsigned size);
 
 /*
- * For handlers of rare, complicated instructions. begin: s.rip is at the instruction, s.rflags whole,
- * icount as before it, blk NULL. The handler then works on c->s in plain C (helpers get i == NULL), and
- * ends with cpu_retire(), which sets rip to the next instruction unless @jumped, counts it, takes the
- * flags from s.rflags, calls cpu_update_mode(), and returns to the dispatcher through a plain return.
- * Such instructions carry CPU_INSN_END.
+ * For handlers of rare, complicated instructions. begin: s.rip is at the instruction, s.rflags
+ * whole, icount as before it, blk NULL. The handler then works on c->s in plain C (helpers get i ==
+ * NULL), and ends with cpu_retire(), which sets rip to the next instruction unless @jumped, counts
+ * it, takes the flags from s.rflags, calls cpu_update_mode(), and returns to the dispatcher through
+ * a plain return. Such instructions carry CPU_INSN_END.
  */
 void cpu_begin(struct cpu *c, const struct cpu_insn *i);
 void cpu_retire(struct cpu *c, const struct cpu_insn *i, bool jumped);
@@ -272,14 +282,16 @@ void cpu_update_tlb_ctx(struct cpu *c);
 /* CR3, CR4, EFER, .. changed what translations mean: choose the address space number anew. */
 void cpu_update_asid(struct cpu *c);
 
-/* ---- going on --------------------------------------------------------------------------------- */
+/* ---- going on ---------------------------------------------------------------------------------
+ */
 
 /*
  * Handlers end with one of these. With optimization the calls are jumps; without, or under a
  * sanitizer, a chain would grow the stack, so blocks end in the dispatcher.
  *
- * A call stays a call, and the chain eats the stack, when a local's address has escaped (was passed on)
- * and the local is still in scope: keep such locals in an inner block or in a function of their own.
+ * A call stays a call, and the chain eats the stack, when a local's address has escaped (was passed
+ * on) and the local is still in scope: keep such locals in an inner block or in a function of their
+ * own.
  */
 #if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) &&    \
 	!defined(UMBRA_DEBUG)
@@ -308,8 +320,9 @@ static inline bool cpu_enter(struct cpu *c, struct cpu_block *b)
 }
 
 /*
- * End of a block by a direct branch (which 1) or its fall-through (which 0). The dispatcher links the slot
- * only when the next block starts in the page of this one; a branch known to leave it uses CPU_JUMP.
+ * End of a block by a direct branch (which 1) or its fall-through (which 0). The dispatcher links
+ * the slot only when the next block starts in the page of this one; a branch known to leave it uses
+ * CPU_JUMP.
  */
 #define CPU_GOTO(c, which, target)                                                                 \
 	do {                                                                                       \
@@ -339,7 +352,8 @@ void cpu_jump(struct cpu *c);
 		return;                                                                            \
 	} while (0)
 
-/* ---- memory ----------------------------------------------------------------------------------- */
+/* ---- memory -----------------------------------------------------------------------------------
+ */
 
 static inline uint64_t cpu_slot(const struct cpu *c, uint8_t slot)
 {
@@ -349,7 +363,8 @@ static inline uint64_t cpu_slot(const struct cpu *c, uint8_t slot)
 /* The memory operand's effective address, without segment. */
 static inline uint64_t cpu_ea(const struct cpu *c, const struct cpu_insn *i)
 {
-	uint64_t ea = cpu_slot(c, i->base) + (cpu_slot(c, i->index) << i->scale) + (uint64_t)i->disp;
+	uint64_t ea =
+		cpu_slot(c, i->base) + (cpu_slot(c, i->index) << i->scale) + (uint64_t)i->disp;
 
 	if (unlikely(i->asize != 8))
 		ea = i->asize == 4 ? (uint32_t)ea : (uint16_t)ea;
@@ -362,7 +377,8 @@ static inline uint64_t cpu_lin_wrap(const struct cpu *c, uint64_t lin)
 	return (c->mode & CPU_MODE_CODE) == CPU_MODE_CODE64 ? lin : (uint32_t)lin;
 }
 
-/* The linear address; outside 64-bit mode it wraps at 4 GiB. Segment checks were a prelude of their own. */
+/* The linear address; outside 64-bit mode it wraps at 4 GiB. Segment checks were a prelude of their
+ * own. */
 static inline uint64_t cpu_lin(const struct cpu *c, const struct cpu_insn *i)
 {
 	uint64_t lin = cpu_ea(c, i) + c->lbase[i->seg];
@@ -379,14 +395,16 @@ static inline struct cpu_tlb_entry *cpu_tlb_slot(const struct cpu *c, uint64_t l
 }
 
 /*
- * Host pointers for @size bytes (a power of two up to 64) of linear memory, or leave with the fault.
- * cpu_mem_r: to read; good until the next cpu_mem call. cpu_mem_w: to write; may be the bounce buffer
- * (contents undefined), so cpu_mem_done() must follow once the bytes are there; no other cpu_mem call
- * between. cpu_mem_rw: the same with the old contents there. After cpu_mem_w/rw nothing can fault:
- * write permission was checked for every byte. @lin has been wrapped and segment-checked.
+ * Host pointers for @size bytes (a power of two up to 64) of linear memory, or leave with the
+ * fault. cpu_mem_r: to read; good until the next cpu_mem call. cpu_mem_w: to write; may be the
+ * bounce buffer (contents undefined), so cpu_mem_done() must follow once the bytes are there; no
+ * other cpu_mem call between. cpu_mem_rw: the same with the old contents there. After cpu_mem_w/rw
+ * nothing can fault: write permission was checked for every byte. @lin has been wrapped and
+ * segment-checked.
  */
 void *cpu_mem_r_slow(struct cpu *c, const struct cpu_insn *i, uint64_t lin, unsigned size);
-void *cpu_mem_w_slow(struct cpu *c, const struct cpu_insn *i, uint64_t lin, unsigned size, bool read);
+void *cpu_mem_w_slow(struct cpu *c, const struct cpu_insn *i, uint64_t lin, unsigned size,
+		     bool read);
 void cpu_mem_done_slow(struct cpu *c, const struct cpu_insn *i);
 
 static inline void *cpu_mem_r(struct cpu *c, const struct cpu_insn *i, uint64_t lin, unsigned size)
@@ -426,9 +444,9 @@ static inline void cpu_mem_done(struct cpu *c, const struct cpu_insn *i, const v
 }
 
 /*
- * For LOCK when cpu_mem_rw() gave the bounce buffer: put @want (size bytes) where @old still is. False:
- * something else is there now, which is copied to the bounce buffer; compute again.
- * When cpu_mem_rw() gave a real pointer, use the host's own locked instruction on it.
+ * For LOCK when cpu_mem_rw() gave the bounce buffer: put @want (size bytes) where @old still is.
+ * False: something else is there now, which is copied to the bounce buffer; compute again. When
+ * cpu_mem_rw() gave a real pointer, use the host's own locked instruction on it.
  */
 bool cpu_mem_cmpxchg(struct cpu *c, const struct cpu_insn *i, const void *old, const void *want);
 
@@ -447,9 +465,7 @@ bool cpu_mem_cmpxchg(struct cpu *c, const struct cpu_insn *i, const void *old, c
 	}                                                                                          \
 	static inline void cpu_raw_st##bits(void *p, uint##bits##_t v)                             \
 	{                                                                                          \
-		__asm__ volatile("mov" suffix " %1,%0"                                             \
-				 : "=m"(*(uint##bits##_t *)p)                                      \
-				 : reg(v));                                                        \
+		__asm__ volatile("mov" suffix " %1,%0" : "=m"(*(uint##bits##_t *)p) : reg(v));     \
 	}
 CPU_DEFINE_RAW(8, "b", "q")
 CPU_DEFINE_RAW(16, "w", "r")
@@ -478,33 +494,36 @@ CPU_DEFINE_MEM(64)
 /* The same for 1, 2, 4 or 8 bytes known at run time; ld zero-extends. */
 uint64_t cpu_ld(struct cpu *c, const struct cpu_insn *i, uint64_t lin, unsigned size);
 void cpu_st(struct cpu *c, const struct cpu_insn *i, uint64_t lin, uint64_t v, unsigned size);
-/* As supervisor whatever the CPL (descriptor tables, TSS, IDT); the access must not cross 4 KiB twice. */
+/* As supervisor whatever the CPL (descriptor tables, TSS, IDT); the access must not cross 4 KiB
+ * twice. */
 uint64_t cpu_ld_sys(struct cpu *c, uint64_t lin, unsigned size);
 void cpu_st_sys(struct cpu *c, uint64_t lin, uint64_t v, unsigned size);
 /* Leave with the fault that an access would have, if any; @access is CPU_ACCESS_*. Any length. */
-void cpu_probe(struct cpu *c, const struct cpu_insn *i, uint64_t lin, unsigned len, unsigned access);
+void cpu_probe(struct cpu *c, const struct cpu_insn *i, uint64_t lin, unsigned len,
+	       unsigned access);
 /* Any length, byte order kept; for FXSAVE and the like. */
 void cpu_copy_in(struct cpu *c, const struct cpu_insn *i, void *dst, uint64_t lin, unsigned len);
-void cpu_copy_out(struct cpu *c, const struct cpu_insn *i, uint64_t lin, const void *src, unsigned len);
-
-/* Before the two above: silicon looks at an x87 or FXSAVE area's last byte first, so CR2 shows that. */
-void cpu_probe_end(struct cpu *c, const struct cpu_insn *i, uint64_t lin, unsigned len, bool write);
+void cpu_copy_out(struct cpu *c, const struct cpu_insn *i, uint64_t lin, const void *src,
+		  unsigned len);
 
 /*
- * Segment checks (SDM 3A 5.3, 5.4) of an access at offset @ea in segment @seg: limit, type, canonical
- * form; leaves with #GP or #SS. Returns the linear address. For handlers that form addresses themselves
- * (stack, strings); a memory operand is checked by a prelude when the mode is not flat.
+ * Segment checks (SDM 3A 5.3, 5.4) of an access at offset @ea in segment @seg: limit, type,
+ * canonical form; leaves with #GP or #SS. Returns the linear address. For handlers that form
+ * addresses themselves (stack, strings); a memory operand is checked by a prelude when the mode is
+ * not flat.
  */
 uint64_t cpu_seg_check(struct cpu *c, const struct cpu_insn *i, unsigned seg, uint64_t ea,
 		       unsigned size, bool write);
 
 /*
- * The same of the memory operand, for a handler in decode.c's checks_itself(), which has another fault to
- * find first. In 64-bit mode there is nothing to check before the access; such handlers run at CPL 0 there.
+ * The same of the memory operand, for a handler in decode.c's checks_itself(), which has another
+ * fault to find first. In 64-bit mode there is nothing to check before the access; such handlers
+ * run at CPL 0 there.
  */
 uint64_t cpu_operand_lin(struct cpu *c, const struct cpu_insn *i, unsigned size, bool write);
 
-/* ---- the stack -------------------------------------------------------------------------------- */
+/* ---- the stack --------------------------------------------------------------------------------
+ */
 
 /* The stack pointer's width in bytes in this mode. */
 static inline unsigned cpu_stack_size(const struct cpu *c)
@@ -515,14 +534,17 @@ static inline unsigned cpu_stack_size(const struct cpu *c)
 }
 void cpu_set_sp(struct cpu *c, uint64_t value); /* only its low part on a 16-bit stack */
 
-/* ---- registers -------------------------------------------------------------------------------- */
+/* ---- registers --------------------------------------------------------------------------------
+ */
 
 #define CPU_REG8(c, off)  (*(uint8_t *)((char *)(c) + (off)))
 #define CPU_REG16(c, off) (*(uint16_t *)((char *)(c) + (off)))
-#define CPU_REG32(c, off) (*(uint32_t *)((char *)(c) + (off))) /* to read; a write must clear the top */
+#define CPU_REG32(c, off)                                                                          \
+	(*(uint32_t *)((char *)(c) + (off))) /* to read; a write must clear the top */
 #define CPU_REG64(c, off) (*(uint64_t *)((char *)(c) + (off)))
 
-/* ---- decoding --------------------------------------------------------------------------------- */
+/* ---- decoding ---------------------------------------------------------------------------------
+ */
 
 /* What a picker sees. zi.operand_count_visible operands come first in op[]. */
 struct cpu_dec {
@@ -533,20 +555,20 @@ struct cpu_dec {
 	const uint8_t *bytes;
 	struct cpu_insn *end; /* one past *i: room for further parts of the instruction */
 	unsigned n_extra;     /* parts that the picker put there */
-	bool bare;            /* pick() sets it: faults before it looks at memory, so no preludes */
-	bool chain;           /* direct branch: its target lies in the block's own page, flat mode */
+	bool bare;	      /* pick() sets it: faults before it looks at memory, so no preludes */
+	bool chain; /* direct branch: its target lies in the block's own page, flat mode */
 };
 
 /*
- * One row a mnemonic. Before pick() the decoder has filled len, idx, off, flags, size (operand width),
- * asize, the memory operand (base, index, scale, seg, disp), r1 r2 r3 (the first, second, third visible
- * register operand) and imm (the first immediate). pick() chooses fn, adjusts, and returns true, or
- * false for #UD.
- * LOCK: pick() must refuse (false) where the manual says #UD.
+ * One row a mnemonic. Before pick() the decoder has filled len, idx, off, flags, size (operand
+ * width), asize, the memory operand (base, index, scale, seg, disp), r1 r2 r3 (the first, second,
+ * third visible register operand) and imm (the first immediate). pick() chooses fn, adjusts, and
+ * returns true, or false for #UD. LOCK: pick() must refuse (false) where the manual says #UD.
  *
- * A mnemonic may have rows in several tables (MOV: general in mov, segment registers in segment, control
- * and debug registers in system; PUSH, POP, CALL, JMP, RET: near and general forms in stack and control, the
- * rest in segment). The decoder asks them in turn; the first that returns true has it.
+ * A mnemonic may have rows in several tables (MOV: general in mov, segment registers in segment,
+ * control and debug registers in system; PUSH, POP, CALL, JMP, RET: near and general forms in stack
+ * and control, the rest in segment). The decoder asks them in turn; the first that returns true has
+ * it.
  */
 struct cpu_op {
 	uint16_t mnemonic; /* ZydisMnemonic */
@@ -558,9 +580,9 @@ struct cpu_op_table {
 	unsigned count;
 };
 /* One table a family's file; decode.c lists them all. */
-extern const struct cpu_op_table cpu_ops_alu, cpu_ops_mov, cpu_ops_shift, cpu_ops_bits, cpu_ops_string,
-	cpu_ops_control, cpu_ops_stack, cpu_ops_misc, cpu_ops_system, cpu_ops_segment, cpu_ops_fpu,
-	cpu_ops_sse, cpu_ops_avx, cpu_ops_xsave;
+extern const struct cpu_op_table cpu_ops_alu, cpu_ops_mov, cpu_ops_shift, cpu_ops_bits,
+	cpu_ops_string, cpu_ops_control, cpu_ops_stack, cpu_ops_misc, cpu_ops_system,
+	cpu_ops_segment, cpu_ops_fpu, cpu_ops_sse, cpu_ops_avx, cpu_ops_xsave;
 
 /* Byte offset of a GPR in struct cpu (AH..BH and all sizes), 8-byte slot of an address register. */
 uint8_t cpu_reg_offset(ZydisRegister reg);
@@ -569,9 +591,11 @@ uint8_t cpu_reg_slot(ZydisRegister reg);
 void cpu_op_ud(struct cpu *c, const struct cpu_insn *i);
 void cpu_op_nm(struct cpu *c, const struct cpu_insn *i);
 
-/* ---- features --------------------------------------------------------------------------------- */
+/* ---- features ---------------------------------------------------------------------------------
+ */
 
 /* CPUID feature bits by word: enum in cpuid.c's order; tests like cpu_has(c, CPU_FEAT_SMEP). */
+/* clang-format off */
 #define CPU_FEATURES(F)                                                                            \
 	F(FPU, 1, 0, EDX, 0) F(TSC, 1, 0, EDX, 4) F(MSR, 1, 0, EDX, 5) F(PAE, 1, 0, EDX, 6)        \
 	F(CX8, 1, 0, EDX, 8) F(APIC, 1, 0, EDX, 9) F(SEP, 1, 0, EDX, 11) F(PGE, 1, 0, EDX, 13)     \
@@ -599,11 +623,12 @@ void cpu_op_nm(struct cpu *c, const struct cpu_insn *i);
 	F(PREFETCHW, 0x80000001, 0, ECX, 8) F(SYSCALL, 0x80000001, 0, EDX, 11)                     \
 	F(NX, 0x80000001, 0, EDX, 20) F(GBPAGES, 0x80000001, 0, EDX, 26)                           \
 	F(RDTSCP, 0x80000001, 0, EDX, 27) F(LM, 0x80000001, 0, EDX, 29)
+/* clang-format on */
 enum cpu_feature {
 #define CPU_FEATURE_ENUM(name, leaf, subleaf, reg, bit) CPU_FEAT_##name,
 	CPU_FEATURES(CPU_FEATURE_ENUM)
 #undef CPU_FEATURE_ENUM
-	CPU_FEATURE_COUNT
+		CPU_FEATURE_COUNT
 };
 struct cpu_features {
 	bool has[CPU_FEATURE_COUNT];
@@ -614,24 +639,27 @@ static inline bool cpu_has(const struct cpu *c, enum cpu_feature f)
 	return c->feat->has[f];
 }
 
-/* ---- what one file of cpu/ asks of another ------------------------------------------------------ */
+/* ---- what one file of cpu/ asks of another ------------------------------------------------------
+ */
 
-/* event.c: deliver s.event through the IDT or IVT; leaves by cpu_fault() or cpu_leave() on trouble. */
+/* event.c: deliver s.event through the IDT or IVT; leaves by cpu_fault() or cpu_leave() on trouble.
+ */
 void cpu_deliver_event(struct cpu *c);
 /* event.c: a fault arose, maybe during a delivery: s.event becomes it, #DF, or triple fault.
  * Returns false for a triple fault. */
 bool cpu_raise_event(struct cpu *c, const struct cpu_event *ev);
 /* segment.c: descriptor loads and checks, used by events, far transfers and task switches. */
 void cpu_load_seg_real(struct cpu *c, unsigned seg, uint16_t sel);
-void cpu_load_seg(struct cpu *c, unsigned seg, uint16_t sel); /* MOV Sreg semantics in any mode; may fault */
+void cpu_load_seg(struct cpu *c, unsigned seg,
+		  uint16_t sel); /* MOV Sreg semantics in any mode; may fault */
 bool cpu_lin_canonical(const struct cpu *c, uint64_t lin); /* 48 bits, 57 with CR4.LA57 */
 /* task.c: switch to the TSS @sel; does not return on a fault. */
 enum { CPU_TASK_CALL, CPU_TASK_IRET, CPU_TASK_JMP, CPU_TASK_GATE };
 struct cpu_task_switch {
 	uint16_t sel;
-	uint8_t source;      /* as cpu_exit.task.source */
-	bool ext;            /* for an event that is not a software interrupt: error codes have bit 0 */
-	bool has_error;      /* the event's error code is pushed on the new stack */
+	uint8_t source; /* as cpu_exit.task.source */
+	bool ext;	/* for an event that is not a software interrupt: error codes have bit 0 */
+	bool has_error; /* the event's error code is pushed on the new stack */
 	uint32_t error;
 	uint64_t return_rip, rflags; /* go into the old TSS */
 };
@@ -651,7 +679,8 @@ struct cpu_port_access {
 	void *data;
 };
 void cpu_emulate_port(struct cpu *c, const struct cpu_insn *i, const struct cpu_port_access *a);
-/* op_system.c: leave with #GP unless the guest may use @size ports at @port (IOPL, TSS I/O bitmap). */
+/* op_system.c: leave with #GP unless the guest may use @size ports at @port (IOPL, TSS I/O bitmap).
+ */
 void cpu_io_check(struct cpu *c, const struct cpu_insn *i, uint16_t port, unsigned size);
 /* system.c */
 bool cpu_msr_intercepted(const struct cpu *c, uint32_t index, bool write);
@@ -660,13 +689,15 @@ void cpu_features_init(struct cpu *c);
 /* features.c: whether CPUID shows what an instruction of Zydis' isa_set needs. */
 bool cpu_isa_shown(const struct cpu *c, unsigned isa_set, unsigned mnemonic);
 /*
- * walk.c: read @len bytes of guest physical memory, in one page, through the TDP root. May leave with a
- * violation. False, nothing done, in shadow mode: there L0 intercepts CR3 and fills pdptr itself.
+ * walk.c: read @len bytes of guest physical memory, in one page, through the TDP root. May leave
+ * with a violation. False, nothing done, in shadow mode: there L0 intercepts CR3 and fills pdptr
+ * itself.
  */
 bool cpu_gpa_read(struct cpu *c, const struct cpu_insn *i, gpa_t gpa, void *dst, unsigned len);
 /* walk.c: flush what the paging-structure caches hold; tlb.c calls it. */
 void cpu_walk_flush(struct cpu *c);
-/* Code was written at hpa by this processor: drop it here and tell the others. tlb/mem.c calls it. */
+/* Code was written at hpa by this processor: drop it here and tell the others. tlb/mem.c calls it.
+ */
 void cpu_code_written(struct cpu *c, hpa_t hpa, unsigned len);
 bool cpu_domain_has_code(const struct cpu_domain *d, hpa_t page);
 

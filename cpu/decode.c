@@ -116,9 +116,14 @@ static void op_fall_out(struct cpu *c, const struct cpu_insn *i)
 }
 
 /* Preludes: arg is 1 for a write, imm the size of the access. */
+#define CHECK_WRITE   1u
+#define CHECK_ALIGN_SHIFT 8 /* alignment - 1, or 0 */
 static void op_check_segment(struct cpu *c, const struct cpu_insn *i)
 {
-	cpu_seg_check(c, i, i->seg, cpu_ea(c, i), (unsigned)i->imm, i->arg);
+	/* SSE's alignment before the segment's limit, which may be #SS. */
+	if (unlikely(cpu_lin(c, i) & (i->arg >> CHECK_ALIGN_SHIFT)))
+		cpu_fault_err(c, i, X86_VEC_GP, 0);
+	cpu_seg_check(c, i, i->seg, cpu_ea(c, i), (unsigned)i->imm, i->arg & CHECK_WRITE);
 	CPU_NEXT(c, i);
 }
 
@@ -215,6 +220,7 @@ static bool checks_itself(const struct cpu_dec *dec)
 	case ZYDIS_MNEMONIC_BTC: return dec->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER;
 	case ZYDIS_MNEMONIC_ARPL:
 	case ZYDIS_MNEMONIC_INVLPG:
+	case ZYDIS_MNEMONIC_INVPCID:
 	case ZYDIS_MNEMONIC_LGDT:
 	case ZYDIS_MNEMONIC_LIDT:
 	case ZYDIS_MNEMONIC_LLDT:
@@ -241,6 +247,12 @@ static unsigned checked_bytes(const struct cpu_dec *dec, const ZydisDecodedOpera
 	case ZYDIS_MNEMONIC_CLFLUSH:
 	case ZYDIS_MNEMONIC_CLFLUSHOPT:
 	case ZYDIS_MNEMONIC_CLWB: return 1;
+	/* The rest is checked piece by piece. */
+	case ZYDIS_MNEMONIC_BOUND: return op->size / 16;
+	case ZYDIS_MNEMONIC_FLDENV:
+	case ZYDIS_MNEMONIC_FNSTENV:
+	case ZYDIS_MNEMONIC_FRSTOR:
+	case ZYDIS_MNEMONIC_FNSAVE: return op->size == 14 * 8 || op->size == 94 * 8 ? 2 : 4;
 	default: return op->size / 8;
 	}
 }
@@ -285,7 +297,31 @@ static unsigned alignment(const struct cpu_dec *dec, const ZydisDecodedOperand *
 	return bytes > 8 || (bytes & (bytes - 1)) ? 1 : bytes;
 }
 
-/* Put the checks that the mode needs before @i. Returns how many parts they are. */
+/* Legacy SSE's 16-byte operands, but for those that need no alignment, and AVX's aligned moves. */
+static bool is_aligned_sse(const struct cpu_dec *dec, const ZydisDecodedOperand *op)
+{
+	switch (dec->zi.mnemonic) {
+	case ZYDIS_MNEMONIC_VMOVAPS:
+	case ZYDIS_MNEMONIC_VMOVAPD:
+	case ZYDIS_MNEMONIC_VMOVDQA:
+	case ZYDIS_MNEMONIC_VMOVNTDQ:
+	case ZYDIS_MNEMONIC_VMOVNTDQA:
+	case ZYDIS_MNEMONIC_VMOVNTPD:
+	case ZYDIS_MNEMONIC_VMOVNTPS: return true;
+	case ZYDIS_MNEMONIC_CMPXCHG16B:
+	case ZYDIS_MNEMONIC_INVPCID:
+	case ZYDIS_MNEMONIC_LDDQU:
+	case ZYDIS_MNEMONIC_MOVDQU:
+	case ZYDIS_MNEMONIC_MOVUPD:
+	case ZYDIS_MNEMONIC_MOVUPS:
+	case ZYDIS_MNEMONIC_PCMPESTRI:
+	case ZYDIS_MNEMONIC_PCMPESTRM:
+	case ZYDIS_MNEMONIC_PCMPISTRI:
+	case ZYDIS_MNEMONIC_PCMPISTRM: return false;
+	default: return op->size == 128 && dec->zi.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY;
+	}
+}
+
 static unsigned add_preludes(const struct cpu_decoder *d, const struct cpu_dec *dec,
 			     const struct cpu_insn *i, struct cpu_insn *out)
 {
@@ -304,7 +340,8 @@ static unsigned add_preludes(const struct cpu_decoder *d, const struct cpu_dec *
 			out[n] = *i;
 			out[n].fn = op_check_segment;
 			out[n].imm = checked_bytes(dec, op);
-			out[n++].arg = write;
+			out[n++].arg = (uint16_t)((write ? CHECK_WRITE : 0) |
+						  (sse_alignment(dec, op) - 1) << CHECK_ALIGN_SHIFT);
 		}
 		if (mode & CPU_MODE_AC && alignment(dec, op) > 1) {
 			out[n] = *i;

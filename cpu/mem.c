@@ -435,12 +435,6 @@ void cpu_copy_in(struct cpu *c, const struct cpu_insn *i, void *dst, uint64_t li
 	note_data(c, lin, len, false);
 }
 
-void cpu_probe_end(struct cpu *c, const struct cpu_insn *i, uint64_t lin, unsigned len, bool write)
-{
-	check_canonical(c, i, lin, len);
-	cpu_probe(c, i, cpu_lin_wrap(c, lin + len - 1), 1, data_access(c) | (write ? CPU_ACCESS_WRITE : 0));
-}
-
 void cpu_copy_out(struct cpu *c, const struct cpu_insn *i, uint64_t lin, const void *src,
 		  unsigned len)
 {

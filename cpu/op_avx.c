@@ -61,10 +61,14 @@ static void int_store(struct cpu *c, const struct cpu_insn *i)
 CPU_BODY fp_store_body(struct cpu *c, const struct cpu_insn *i)
 {
 	uint8_t result[16];
+	uint64_t lin;
 	void *p;
 
 	cpu_fp_run(c, i, result);
-	p = cpu_mem_w(c, i, cpu_lin(c, i), i->size);
+	lin = (c->mode & CPU_MODE_CODE) == CPU_MODE_CODE64
+		      ? cpu_lin(c, i)
+		      : cpu_seg_check(c, i, i->seg, cpu_ea(c, i), i->size, true);
+	p = cpu_mem_w(c, i, lin, i->size);
 	if (i->size == 16)
 		cpu_raw_st128(p, cpu_raw_ld128(result));
 	else
@@ -223,6 +227,7 @@ bool cpu_pick_avx(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 		describe_fp(d, i, arg, imm);
 	if (store) {
 		i->fn = arg & SIMD_FP ? fp_store : int_store;
+		d->bare = arg & SIMD_FP;
 		i->arg |= arg & SIMD_FP ? SIMD_STORE : 0;
 	} else if (arg & SIMD_FP) {
 		i->fn = mem ? choose_fp(i) : fp_none;

@@ -162,13 +162,31 @@ CPU_BODY x87_load_body(struct cpu *c, const struct cpu_insn *i)
 }
 CPU_BODY_HANDLER(x87_load)
 
+/* An 80-bit operand is two accesses, each checked by itself: its last two bytes. */
+static uint64_t exponent_lin(struct cpu *c, const struct cpu_insn *i, uint64_t lin, bool write)
+{
+	if ((c->mode & CPU_MODE_CODE) == CPU_MODE_CODE64)
+		return lin + 8;
+	return cpu_seg_check(c, i, i->seg, cpu_ea(c, i) + 8, 2, write);
+}
+
+static void load_80(struct cpu *c, const struct cpu_insn *i, uint8_t *mem)
+{
+	uint64_t lin = cpu_fp_lin(c, i, 8, false), lo = cpu_ld64(c, i, lin);
+	uint16_t hi;
+
+	hi = cpu_ld16(c, i, exponent_lin(c, i, lin, false));
+	memcpy(mem, &lo, 8);
+	memcpy(mem + 8, &hi, 2);
+}
+
 CPU_BODY x87_load_80_body(struct cpu *c, const struct cpu_insn *i)
 {
 	struct cpu_fx image;
 	uint8_t mem[16];
 
 	wait_check(c, i);
-	cpu_copy_in(c, i, mem, cpu_fp_lin(c, i, 10, false), 10);
+	load_80(c, i, mem);
 	x87_execute(c, i, &image, mem);
 	x87_commit(c, &image);
 }
@@ -181,9 +199,9 @@ static bool store_suppressed(const struct cpu_fx *image)
 }
 
 /* In the pieces that silicon stores; nothing of the state changes when one faults. */
-static void store_bytes(struct cpu *c, const struct cpu_insn *i, uint64_t lin, const uint8_t *mem)
+static void store_bytes(struct cpu *c, const struct cpu_insn *i, const uint8_t *mem)
 {
-	uint64_t lo;
+	uint64_t lin = cpu_fp_lin(c, i, MIN(i->size, 8u), true), lo;
 
 	memcpy(&lo, mem, 8);
 	switch (i->size) {
@@ -192,7 +210,7 @@ static void store_bytes(struct cpu *c, const struct cpu_insn *i, uint64_t lin, c
 	default:
 		cpu_st64(c, i, lin, lo);
 		if (i->size == 10)
-			cpu_st16(c, i, cpu_lin_wrap(c, lin + 8), (uint16_t)(mem[8] | mem[9] << 8));
+			cpu_st16(c, i, exponent_lin(c, i, lin, true), (uint16_t)(mem[8] | mem[9] << 8));
 	}
 }
 
@@ -204,7 +222,7 @@ CPU_BODY x87_store_body(struct cpu *c, const struct cpu_insn *i)
 	wait_check(c, i);
 	x87_execute(c, i, &image, mem);
 	if (!store_suppressed(&image))
-		store_bytes(c, i, cpu_fp_lin(c, i, i->size, true), mem);
+		store_bytes(c, i, mem);
 	x87_commit(c, &image);
 }
 CPU_BODY_HANDLER(x87_store)
@@ -366,13 +384,60 @@ static void env_load(struct cpu_fx *fx, enum env_format f, const uint8_t *in)
 	cpu_x87_normalise(fx);
 }
 
-/* Silicon looks at the first byte, then the last: CR2 shows it. */
-static void probe_env(struct cpu *c, const struct cpu_insn *i, unsigned len, bool write)
-{
-	unsigned access = (write ? CPU_ACCESS_WRITE : 0) | (cpu_cpl(c) == 3 ? CPU_ACCESS_USER : 0);
+/*
+ * The areas of FNSTENV, FNSAVE, FLDENV and FRSTOR. Silicon looks at the control word, then at the last byte,
+ * and only then at the rest, piece by piece: segment checks and CR2 show it.
+ */
+struct env_area {
+	uint8_t *bytes;
+	unsigned len, word; /* a word of the environment */
+	bool write;
+};
 
-	cpu_probe(c, i, cpu_lin(c, i), 1, access);
-	cpu_probe_end(c, i, cpu_lin(c, i), len, write);
+static uint64_t piece_lin(struct cpu *c, const struct cpu_insn *i, const struct env_area *a, unsigned off,
+			  unsigned size)
+{
+	if ((c->mode & CPU_MODE_CODE) == CPU_MODE_CODE64)
+		return cpu_lin(c, i) + off;
+	return cpu_seg_check(c, i, i->seg, cpu_ea(c, i) + off, size, a->write);
+}
+
+static unsigned piece_size(const struct env_area *a, unsigned off)
+{
+	if (off < 7 * a->word)
+		return a->word;
+	return (off - 7 * a->word) % 10 ? 2 : 8;
+}
+
+static void area_access(struct cpu *c, const struct cpu_insn *i, const struct env_area *a)
+{
+	unsigned access = (a->write ? CPU_ACCESS_WRITE : 0) | (cpu_cpl(c) == 3 ? CPU_ACCESS_USER : 0);
+
+	cpu_probe(c, i, piece_lin(c, i, a, 0, a->word), a->word, access);
+	cpu_probe(c, i, piece_lin(c, i, a, a->len - 1, 1), 1, access);
+	for (unsigned off = 0, n; off < a->len; off += n) {
+		n = piece_size(a, off);
+		cpu_probe(c, i, piece_lin(c, i, a, off, n), n, access);
+	}
+	for (unsigned off = 0, n; off < a->len; off += n) {
+		uint64_t lin;
+
+		n = piece_size(a, off);
+		lin = piece_lin(c, i, a, off, n);
+		if (a->write)
+			cpu_copy_out(c, i, lin, a->bytes + off, n);
+		else
+			cpu_copy_in(c, i, a->bytes + off, lin, n);
+	}
+}
+
+static void access_env(struct cpu *c, const struct cpu_insn *i, uint8_t *bytes, unsigned registers,
+		       bool write)
+{
+	unsigned env = env_size(i->arg);
+	const struct env_area a = {bytes, env + registers, env / 7, write};
+
+	area_access(c, i, &a);
 }
 
 CPU_BODY fnstenv_body(struct cpu *c, const struct cpu_insn *i)
@@ -380,8 +445,7 @@ CPU_BODY fnstenv_body(struct cpu *c, const struct cpu_insn *i)
 	uint8_t env[28];
 
 	env_store(&c->s.fx, i->arg, env);
-	probe_env(c, i, env_size(i->arg), true);
-	cpu_copy_out(c, i, cpu_lin(c, i), env, env_size(i->arg));
+	access_env(c, i, env, 0, true);
 	c->s.fx.fcw |= FSW_FLAGS;
 	c->s.fx.fsw &= (uint16_t)~0x8080;
 }
@@ -392,8 +456,7 @@ CPU_BODY fldenv_body(struct cpu *c, const struct cpu_insn *i)
 	uint8_t env[28];
 
 	wait_check(c, i);
-	probe_env(c, i, env_size(i->arg), false);
-	cpu_copy_in(c, i, env, cpu_lin(c, i), env_size(i->arg));
+	access_env(c, i, env, 0, false);
 	env_load(&c->s.fx, i->arg, env);
 }
 CPU_BODY_HANDLER(fldenv)
@@ -406,8 +469,7 @@ CPU_BODY fnsave_body(struct cpu *c, const struct cpu_insn *i)
 	env_store(&c->s.fx, i->arg, area);
 	for (unsigned n = 0; n < 8; n++)
 		memcpy(area + env + 10 * n, &c->s.fx.st[n], 10);
-	probe_env(c, i, env + 80, true);
-	cpu_copy_out(c, i, cpu_lin(c, i), area, env + 80);
+	access_env(c, i, area, 80, true);
 	cpu_x87_init(&c->s.fx);
 }
 CPU_BODY_HANDLER(fnsave)
@@ -418,8 +480,7 @@ CPU_BODY frstor_body(struct cpu *c, const struct cpu_insn *i)
 	uint8_t area[108];
 
 	wait_check(c, i);
-	probe_env(c, i, env + 80, false);
-	cpu_copy_in(c, i, area, cpu_lin(c, i), env + 80);
+	access_env(c, i, area, 80, false);
 	env_load(&c->s.fx, i->arg, area);
 	for (unsigned n = 0; n < 8; n++) {
 		c->s.fx.st[n].hi = 0;

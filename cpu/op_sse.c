@@ -286,7 +286,8 @@ static void masked_store(struct cpu *c, const struct cpu_insn *i, const uint8_t 
 {
 	const uint64_t lin = cpu_fp_lin(c, i, size, true);
 
-	if (unlikely(c->mode & CPU_MODE_AC) && (lin & 7))
+	if (unlikely(c->mode & CPU_MODE_AC) && (lin & 7) && cpu_lin_canonical(c, lin) &&
+	    cpu_lin_canonical(c, lin + size - 1))
 		cpu_fault_err(c, i, X86_VEC_AC, 0);
 	/* The upper half first: CR2 shows it. */
 	for (unsigned n = size; n; n -= 8)

@@ -35,16 +35,6 @@ void op_drop(struct cpu *c, unsigned bytes)
 	cpu_set_sp(c, c->s.gpr[X86_RSP] + bytes);
 }
 
-/* Leave unless @n pushes of @size bytes below @sp would all succeed. */
-static void probe_pushes(struct cpu *c, const struct cpu_insn *i, uint64_t sp, unsigned n,
-			 unsigned size)
-{
-	unsigned access = CPU_ACCESS_WRITE | (cpu_cpl(c) == 3 ? CPU_ACCESS_USER : 0);
-
-	for (unsigned k = 1; k <= n; k++)
-		cpu_probe(c, i, op_stack_lin(c, i, sp - k * size, size, true), size, access);
-}
-
 /* ---- PUSH, POP
  * ------------------------------------------------------------------------------------ */
 
@@ -172,11 +162,11 @@ static bool pick_pop(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 /* ---- PUSHA, POPA
  * ---------------------------------------------------------------------------------- */
 
+/* As on silicon, what was pushed before a fault stays in memory; ESP does not move. */
 static void pusha(struct cpu *c, const struct cpu_insn *i)
 {
 	uint64_t sp = c->s.gpr[X86_RSP];
 
-	probe_pushes(c, i, sp, 8, i->size);
 	for (unsigned k = 0; k < 8; k++)
 		cpu_st(c, i, op_stack_lin(c, i, sp - (k + 1) * i->size, i->size, true),
 		       op_get(c, (uint8_t)(k * 8), i->size), i->size);

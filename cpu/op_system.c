@@ -568,7 +568,7 @@ static void op_invpcid(struct cpu *c, const struct cpu_insn *i)
 	uint64_t type = wide_reg(c, i->r1), lin, pcid, gva;
 
 	require_cpl0(c, i);
-	lin = cpu_lin(c, i);
+	lin = cpu_operand_lin(c, i, 16, false);
 	pcid = cpu_ld64(c, i, lin);
 	gva = cpu_ld64(c, i, cpu_lin_wrap(c, lin + 8));
 	c->exit.invpcid.type = type;

@@ -113,19 +113,31 @@ static void clear_x87(struct cpu *c)
 
 /* ---- addresses ------------------------------------------------------------------------------- */
 
-/* The memory operand's linear address, aligned as it must be; segment checks were left to us. */
+/*
+ * The memory operand's linear address; segment checks were left to us. FXSAVE and FXRSTOR look at the last
+ * byte (segment, alignment, right to write, page), then at the first ones.
+ */
 static uint64_t area_lin(struct cpu *c, const struct cpu_insn *i, unsigned size, bool write)
 {
-	uint64_t align = size == LEGACY_SIZE ? 15 : 63, lin;
+	unsigned access = (write ? CPU_ACCESS_WRITE : 0) | (cpu_cpl(c) == 3 ? CPU_ACCESS_USER : 0);
+	bool legacy = size == LEGACY_SIZE, ac = legacy && c->mode & CPU_MODE_AC;
+	bool long_mode = (c->mode & CPU_MODE_CODE) == CPU_MODE_CODE64;
+	uint64_t lin = cpu_lin(c, i), ea = cpu_ea(c, i), last = ea + size - 1;
 
-	if ((c->mode & CPU_MODE_CODE) == CPU_MODE_CODE64)
-		lin = cpu_lin(c, i);
-	else
-		lin = cpu_seg_check(c, i, i->seg, cpu_ea(c, i), size, write);
-	if (lin & align && cpu_lin_canonical(c, lin))
-		cpu_fault_err(c, i, size == LEGACY_SIZE && c->mode & CPU_MODE_AC ? X86_VEC_AC : X86_VEC_GP,
-			      0);
-	return lin;
+	if (i->asize != 8)
+		last = i->asize == 2 ? (uint16_t)last : (uint32_t)last;
+	if (!long_mode && legacy)
+		cpu_seg_check(c, i, i->seg, last, 1, false);
+	if (lin & (legacy ? 15 : 63) && cpu_lin_canonical(c, lin))
+		cpu_fault_err(c, i, ac && lin & 3 ? X86_VEC_AC : X86_VEC_GP, 0);
+	last = long_mode ? last + lin - ea : cpu_seg_check(c, i, i->seg, legacy ? last : ea, 1, write);
+	if (legacy)
+		cpu_probe(c, i, last, 1, access);
+	if (long_mode)
+		return lin;
+	if (legacy)
+		cpu_probe(c, i, cpu_seg_check(c, i, i->seg, ea, 16, write), 16, access);
+	return cpu_seg_check(c, i, i->seg, ea, size, write);
 }
 
 /* What an instruction writes: all of it is checked before any of it is stored. */
@@ -162,7 +174,6 @@ CPU_BODY fxsave_body(struct cpu *c, const struct cpu_insn *i)
 	struct pieces ps = {.n = 0};
 	struct cpu_fx image;
 
-	cpu_probe_end(c, i, lin, LEGACY_SIZE, true);
 	legacy_image(c, &image, i->arg);
 	add_piece(&ps, 0, (uint32_t)OFF_XMM + xmm_bytes(c), &image);
 	store_pieces(c, i, lin, &ps);
@@ -174,7 +185,6 @@ CPU_BODY fxrstor_body(struct cpu *c, const struct cpu_insn *i)
 	uint64_t lin = area_lin(c, i, LEGACY_SIZE, false);
 	struct cpu_fx in;
 
-	cpu_probe_end(c, i, lin, LEGACY_SIZE, false);
 	cpu_copy_in(c, i, &in, lin, LEGACY_SIZE);
 	if (in.mxcsr & ~cpu_mxcsr_mask())
 		cpu_fault_err(c, i, X86_VEC_GP, 0);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The processor model: an Intel server core without AVX-512, TSX, PMU and VMX; or one that AMD signs. */
+/* The processor model: an Intel server core without AVX-512, TSX, PMU and VMX; or one that AMD
+ * signs. */
 #include "engine/cpu_model.h"
 
 #include <cpuid.h>
@@ -8,21 +9,21 @@
 
 /* Family 6, model 6Ah (a server core that newer kernels know as not needing most mitigations),
  * stepping 6. */
-#define SIGNATURE   0x000606a6u
+#define SIGNATURE 0x000606a6u
 /* Family 19h, model 21h. */
 #define SIGNATURE_AMD 0x00a20f12u
-#define BASIC_MAX   0x16u
+#define BASIC_MAX     0x16u
 #define BASIC_MAX_AMD 0xdu
-#define EXT_MAX	    0x80000008u
-#define HYPER_LEAF  0x40000000u
-#define XSAVE_MIN   576u /* legacy region and header; in the standard form YMM follow, then PKRU */
-#define YMM_BYTES   256u
-#define PKRU_BYTES  8u
+#define EXT_MAX	      0x80000008u
+#define HYPER_LEAF    0x40000000u
+#define XSAVE_MIN     576u /* legacy region and header; in the standard form YMM follow, then PKRU */
+#define YMM_BYTES     256u
+#define PKRU_BYTES    8u
 
 enum { EAX, EBX, ECX, EDX };
 
-/* A feature by name, and where CPUID shows it. HOST: the interpreter lets the host execute it. AVX: so too,
- * and it is shown only with AVX and XSAVE. */
+/* A feature by name, and where CPUID shows it. HOST: the interpreter lets the host execute it. AVX:
+ * so too, and it is shown only with AVX and XSAVE. */
 enum { ALWAYS, HOST, AVX, INTEL, WISH };
 struct feature {
 	const char *name;
@@ -136,7 +137,6 @@ static bool host_has(const struct feature *f)
 }
 
 static int row_named(const char *name, size_t len);
-static bool shows(const struct engine_cpu_model *m, const char *name);
 
 static bool is_shown(const struct engine_cpu_model *m, unsigned row)
 {
@@ -145,7 +145,8 @@ static bool is_shown(const struct engine_cpu_model *m, unsigned row)
 	if (is_off(m, row))
 		return false;
 	if (f->need == AVX) /* the compiler's function knows whether the host's kernel saves YMM */
-		return __builtin_cpu_supports("avx") && host_has(f) && shows(m, "xsave") &&
+		return __builtin_cpu_supports("avx") && host_has(f) &&
+		       engine_cpu_model_shows(m, "xsave") &&
 		       !is_off(m, (unsigned)row_named("avx", 3));
 	if (f->need == INTEL)
 		return !m->amd;
@@ -265,7 +266,7 @@ static struct cpu_cpuid *add(struct leaves *l, uint32_t leaf, uint32_t subleaf, 
 	add(l, leaf, subleaf,                                                                      \
 	    (const uint32_t[4]){(uint32_t)(a), (uint32_t)(b), (uint32_t)(c), (uint32_t)(d)})
 
-static bool shows(const struct engine_cpu_model *m, const char *name)
+bool engine_cpu_model_shows(const struct engine_cpu_model *m, const char *name)
 {
 	int row = row_named(name, strlen(name));
 
@@ -303,9 +304,9 @@ static void add_cache(struct leaves *l, unsigned sub, unsigned type_level, unsig
 
 static void add_caches(struct leaves *l)
 {
-	add_cache(l, 0, 1 | 1 << 5, 64, 0);	  /* 32 KiB data */
-	add_cache(l, 1, 2 | 1 << 5, 64, 0);	  /* 32 KiB instructions */
-	add_cache(l, 2, 3 | 2 << 5, 1024, 0);	  /* 1 MiB */
+	add_cache(l, 0, 1 | 1 << 5, 64, 0);			  /* 32 KiB data */
+	add_cache(l, 1, 2 | 1 << 5, 64, 0);			  /* 32 KiB instructions */
+	add_cache(l, 2, 3 | 2 << 5, 1024, 0);			  /* 1 MiB */
 	add_cache(l, 3, 3 | 3 << 5, 16384, id_bits(l->m->vcpus)); /* 16 MiB, shared */
 	ADD(l, 4, 4, 0, 0, 0, 0);
 }
@@ -320,13 +321,13 @@ static void add_threads(struct leaves *l, unsigned id)
 
 static void add_xsave(struct leaves *l)
 {
-	bool pku = shows(l->m, "pku"), avx = shows(l->m, "avx");
+	bool pku = engine_cpu_model_shows(l->m, "pku"), avx = engine_cpu_model_shows(l->m, "avx");
 	uint32_t pkru_offset = XSAVE_MIN + (avx ? YMM_BYTES : 0);
 	uint32_t size = pkru_offset + (pku ? PKRU_BYTES : 0);
-	uint64_t components = X86_XCR0_X87 | X86_XCR0_SSE | (avx ? X86_XCR0_AVX : 0) |
-			      (pku ? X86_XCR0_PKRU : 0);
+	uint64_t components =
+		X86_XCR0_X87 | X86_XCR0_SSE | (avx ? X86_XCR0_AVX : 0) | (pku ? X86_XCR0_PKRU : 0);
 
-	if (!shows(l->m, "xsave")) {
+	if (!engine_cpu_model_shows(l->m, "xsave")) {
 		ADD(l, 0xd, CPU_CPUID_ANY, 0, 0, 0, 0);
 		return;
 	}
@@ -392,7 +393,7 @@ static void add_extended_amd(struct leaves *l)
 static void add_extended(struct leaves *l)
 {
 	static const char brand[48] = "Umbra software processor";
-	unsigned linear = shows(l->m, "la57") ? 57 : 48;
+	unsigned linear = engine_cpu_model_shows(l->m, "la57") ? 57 : 48;
 
 	add_vendor(l, 0x80000000u, EXT_MAX);
 	if (l->m->amd) {
@@ -419,8 +420,8 @@ unsigned engine_cpu_model_cpuid(const struct engine_cpu_model *m, unsigned id,
 	struct cpu_cpuid *e;
 
 	add_vendor(&l, 0, m->amd ? BASIC_MAX_AMD : BASIC_MAX);
-	e = ADD(&l, 1, CPU_CPUID_ANY, m->amd ? SIGNATURE_AMD : SIGNATURE, 8 << 8 | MIN(siblings, 255u) << 16 | id << 24, 0,
-		0);
+	e = ADD(&l, 1, CPU_CPUID_ANY, m->amd ? SIGNATURE_AMD : SIGNATURE,
+		8 << 8 | MIN(siblings, 255u) << 16 | id << 24, 0, 0);
 	if (m->vcpus > 1)
 		e->edx |= BIT(28);
 	if (m->amd) {
@@ -439,7 +440,7 @@ unsigned engine_cpu_model_cpuid(const struct engine_cpu_model *m, unsigned id,
 	add_xsave(&l);
 	if (!m->amd)
 		add_tsc(&l);
-	if (shows(m, "hypervisor"))
+	if (engine_cpu_model_shows(m, "hypervisor"))
 		ADD(&l, HYPER_LEAF, CPU_CPUID_ANY, HYPER_LEAF, 0x72626d55, 0x626d5561,
 		    0x6d556172); /* UmbraUmbraUm */
 	add_extended(&l);

@@ -25,11 +25,13 @@ struct engine_cpu_model {
 /* Every feature that our processor implements and the host can execute, LA57 apart. */
 void engine_cpu_model_init(struct engine_cpu_model *m, unsigned vcpus, uint64_t tsc_hz);
 /*
- * "-pcid,-sha,+la57,vendor=AuthenticAMD,maxphyaddr=36": mask features, or show them again; the vendor
- * (GenuineIntel, AuthenticAMD), the width of physical addresses (32 to 52). 0, or -EINVAL with nothing
- * changed when a word is unknown (then *ret_bad, if not NULL, points at it in @text).
+ * "-pcid,-sha,+la57,vendor=AuthenticAMD,maxphyaddr=36": mask features, or show them again; the
+ * vendor (GenuineIntel, AuthenticAMD), the width of physical addresses (32 to 52). 0, or -EINVAL
+ * with nothing changed when a word is unknown (then *ret_bad, if not NULL, points at it in @text).
  */
 int engine_cpu_model_mask(struct engine_cpu_model *m, const char *text, const char **ret_bad);
+/* Is the feature of this name to be seen (as far as the host can)? */
+bool engine_cpu_model_shows(const struct engine_cpu_model *m, const char *name);
 /* The leaves for vCPU @id, whose APIC id is @id. Returns how many. */
 unsigned engine_cpu_model_cpuid(const struct engine_cpu_model *m, unsigned id,
 				struct cpu_cpuid out[ENGINE_CPUID_MAX]);

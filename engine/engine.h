@@ -9,21 +9,21 @@
 #include "mmu/stats.h"
 
 /*
- * An engine's machine and its vCPUs. The machine's memslots live in its mmu_vm, whatever the engine;
- * vm/ adds them there (slot_add) before the first run. struct cpu_state is the neutral form of a
- * vCPU's registers for every engine.
+ * An engine's machine and its vCPUs. The machine's memslots live in its mmu_vm, whatever the
+ * engine; vm/ adds them there (slot_add) before the first run. struct cpu_state is the neutral form
+ * of a vCPU's registers for every engine.
  */
 struct engine_vm;
 struct engine_vcpu;
 
 enum engine_clock {
-	ENGINE_CLOCK_HOST,         /* the TSC is the host's, from zero at engine_vm creation */
+	ENGINE_CLOCK_HOST,	   /* the TSC is the host's, from zero at engine_vm creation */
 	ENGINE_CLOCK_INSTRUCTIONS, /* the TSC is what vm/ sets, plus instructions retired */
 };
 
 /*
- * Why vcpu_run() returned. Everything else (ports, MMIO, MSRs, faults) is dealt with inside, through
- * struct engine_host.
+ * Why vcpu_run() returned. Everything else (ports, MMIO, MSRs, faults) is dealt with inside,
+ * through struct engine_host.
  */
 enum engine_exit {
 	ENGINE_EXIT_KICK,     /* vcpu_kick(): look at what is asked of the vCPU, then run again */
@@ -35,12 +35,13 @@ enum engine_exit {
 };
 
 /*
- * The machine around the vCPUs, filled by vm/: const, all mandatory. Called on the vCPU's own thread,
- * outside guest mode, with no lock of the engine's held.
+ * The machine around the vCPUs, filled by vm/: const, all mandatory. Called on the vCPU's own
+ * thread, outside guest mode, with no lock of the engine's held.
  */
 struct engine_host {
 	/* @size 1, 2, 4. Out: the low bytes of *@data; in: fill it. */
-	void (*pio)(void *priv, unsigned vcpu, uint16_t port, bool in, unsigned size, uint32_t *data);
+	void (*pio)(void *priv, unsigned vcpu, uint16_t port, bool in, unsigned size,
+		    uint32_t *data);
 	/* @size 1..8 and gpa + size within a page. */
 	void (*mmio)(void *priv, unsigned vcpu, gpa_t gpa, bool write, unsigned size, void *data);
 	/* The vector that could be delivered now (above the processor priority), or -1; cheap. */
@@ -51,8 +52,8 @@ struct engine_host {
 	int (*msr_read)(void *priv, unsigned vcpu, uint32_t index, uint64_t *value);
 	int (*msr_write)(void *priv, unsigned vcpu, uint32_t index, uint64_t value);
 	/*
-	 * The guest set its TSC: from now on it is what vcpu_set_tsc() set plus @offset. Also on the way
-	 * back to 0. What is armed by the TSC has to follow.
+	 * The guest set its TSC: from now on it is what vcpu_set_tsc() set plus @offset. Also on
+	 * the way back to 0. What is armed by the TSC has to follow.
 	 */
 	void (*tsc_offset)(void *priv, unsigned vcpu, uint64_t offset);
 	/* The vCPU has just been reset by INIT. */
@@ -67,7 +68,7 @@ struct engine_config {
 	enum mmu_format tdp_format;
 	enum engine_clock clock;
 	uint64_t ram_bytes;
-	uint64_t rand_seed; /* with ENGINE_CLOCK_INSTRUCTIONS: what RDRAND follows from */
+	uint64_t rand_seed;   /* with ENGINE_CLOCK_INSTRUCTIONS: what RDRAND follows from */
 	uint32_t mmu_disable; /* MMU_NO_* */
 	const struct engine_cpu_model *model;
 	const struct engine_host *host;
@@ -77,7 +78,7 @@ struct engine_config {
 /* A vCPU's counters: exits by reason and the processor's own. */
 struct engine_vcpu_stats {
 	struct cpu_stats cpu;
-	uint64_t emulated;     /* instructions carried out by cpu_emulate() */
+	uint64_t emulated; /* instructions carried out by cpu_emulate() */
 	uint64_t mmio, pio, irqs, halts, entries;
 };
 
@@ -99,7 +100,8 @@ struct engine_ops {
 	enum engine_exit (*vcpu_run)(struct engine_vcpu *v, uint64_t budget);
 	/* Make vcpu_run() return soon, or look at interrupts again. Any thread. */
 	void (*vcpu_kick)(struct engine_vcpu *v);
-	/* Only look at interrupts (and NMI, INIT, SIPI) again: vcpu_run() need not return. Any thread. */
+	/* Only look at interrupts (and NMI, INIT, SIPI) again: vcpu_run() need not return. Any
+	 * thread. */
 	void (*vcpu_notify)(struct engine_vcpu *v);
 	void (*vcpu_nmi)(struct engine_vcpu *v);
 	/* Any thread; INIT resets and leaves a processor other than 0 waiting for SIPI. */
@@ -113,8 +115,8 @@ struct engine_ops {
 	int (*vcpu_set_state)(struct engine_vcpu *v, const struct cpu_state *state);
 	uint64_t (*vcpu_icount)(struct engine_vcpu *v);
 	/*
-	 * The machine's TSC as of now, from where it goes on; the vCPU's own differs by what the guest made
-	 * of it (IA32_TSC_ADJUST).
+	 * The machine's TSC as of now, from where it goes on; the vCPU's own differs by what the
+	 * guest made of it (IA32_TSC_ADJUST).
 	 */
 	void (*vcpu_set_tsc)(struct engine_vcpu *v, uint64_t tsc);
 	uint64_t (*vcpu_get_tsc)(struct engine_vcpu *v);

@@ -11,7 +11,8 @@
 
 #include "vm/memmap.h"
 
-/* ---- guest memory as the loader wants it ------------------------------------------------------- */
+/* ---- guest memory as the loader wants it -------------------------------------------------------
+ */
 
 static uint8_t *ram_at(struct vm *vm, gpa_t gpa, uint64_t len)
 {
@@ -59,7 +60,8 @@ static int mem_zero(void *ctx, gpa_t gpa, uint64_t len)
 	return 0;
 }
 
-/* ---- files ------------------------------------------------------------------------------------- */
+/* ---- files -------------------------------------------------------------------------------------
+ */
 
 static int map_file(int fd, const char *name, struct boot_blob *blob, struct api_error *err)
 {
@@ -87,7 +89,8 @@ static void unmap_file(struct boot_blob *blob)
 		munmap((void *)blob->data, blob->len);
 }
 
-/* ---- the first vCPU ------------------------------------------------------------------------------ */
+/* ---- the first vCPU
+ * ------------------------------------------------------------------------------ */
 
 static struct cpu_seg to_seg(const struct boot_seg *s)
 {
@@ -116,7 +119,8 @@ static int set_first_vcpu(struct vm *vm, const struct boot_cpu_state *b)
 	return vm->engine->vcpu_set_state(vm->vcpus[0].engine, &s);
 }
 
-/* ---- all of it ----------------------------------------------------------------------------------- */
+/* ---- all of it
+ * ----------------------------------------------------------------------------------- */
 
 static enum boot_protocol protocol_of(const struct vm *vm)
 {
@@ -139,7 +143,8 @@ static int map_files(struct vm *vm, struct boot_config *cfg, struct boot_blob *m
 		ret = map_file(vm->files->initrd, def->initrd, &modules[cfg->nmodules++], err);
 	for (size_t k = 0; !ret && k < def->modules.n; k++) {
 		if (cfg->nmodules == BOOT_MODULES_MAX)
-			return api_error_field(err, "module", "more than %d modules", BOOT_MODULES_MAX);
+			return api_error_field(err, "module", "more than %d modules",
+					       BOOT_MODULES_MAX);
 		ret = map_file(vm->files->modules[k], def->modules.v[k], &modules[cfg->nmodules++],
 			       err);
 	}

@@ -35,7 +35,8 @@ struct app {
 	bool tty_saved;
 };
 
-/* ---- the machine's way out ------------------------------------------------------------------------ */
+/* ---- the machine's way out
+ * ------------------------------------------------------------------------ */
 
 static void on_output(void *data, const uint8_t *bytes, size_t len)
 {
@@ -128,7 +129,8 @@ static const struct vm_ops vm_ops = {
 	.state_changed = on_state,
 };
 
-/* ---- control -------------------------------------------------------------------------------------- */
+/* ---- control
+ * -------------------------------------------------------------------------------------- */
 
 static int do_start(void *data, struct api_error *err)
 {
@@ -184,8 +186,8 @@ static int do_attach_console(void *data, int fd, struct api_error *err)
 
 	if (ret) {
 		close(fd);
-		return api_error_set(err, ret == -EBUSY ? API_KIND_LIMIT : API_KIND_IO, "console: %s",
-				     strerror(-ret));
+		return api_error_set(err, ret == -EBUSY ? API_KIND_LIMIT : API_KIND_IO,
+				     "console: %s", strerror(-ret));
 	}
 	return 0;
 }
@@ -213,7 +215,8 @@ static const struct console_ops console_ops = {
 	.input = on_input,
 };
 
-/* ---- start ------------------------------------------------------------------------------------------ */
+/* ---- start
+ * ------------------------------------------------------------------------------------------ */
 
 struct options {
 	const char *config;
@@ -223,7 +226,8 @@ struct options {
 static void usage(FILE *out)
 {
 	fputs("umbra-vm --config FILE [--stats FILE|-]\n"
-	      "umbra-vm --control FD --config-fd FD [--console-log FD] [--report FD] [--name NAME]\n"
+	      "umbra-vm --control FD --config-fd FD [--console-log FD] [--report FD] [--name "
+	      "NAME]\n"
 	      "Run one machine: alone with its console on stdin and stdout, or for umbrad.\n"
 	      "See umbra-vm(8) for the exit statuses.\n",
 	      out);
@@ -356,7 +360,8 @@ static int begin(struct app *app, const struct options *o, struct api_error *err
 		return 0;
 	}
 	ret = vm_control_create(&app->control, app->base, o->control, &control_ops, app);
-	return ret ? api_error_set(err, API_KIND_INTERNAL, "control socket: %s", strerror(-ret)) : 0;
+	return ret ? api_error_set(err, API_KIND_INTERNAL, "control socket: %s", strerror(-ret))
+		   : 0;
 }
 
 static void free_event(struct event *ev)
@@ -370,7 +375,8 @@ static int run(struct app *app, const struct options *o)
 	struct api_error err = {0};
 	struct event *term = NULL, *intr = NULL;
 
-	if (vm_create(&app->vm, app->base, &app->config.def, &app->config.files, &vm_ops, app, &err))
+	if (vm_create(&app->vm, app->base, &app->config.def, &app->config.files, &vm_ops, app,
+		      &err))
 		return refuse(app, &err);
 	term = evsignal_new(app->base, SIGTERM, on_signal, app);
 	intr = evsignal_new(app->base, SIGINT, on_signal, app);

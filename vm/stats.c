@@ -9,7 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* ---- statistics -------------------------------------------------------------------------------- */
+/* ---- statistics --------------------------------------------------------------------------------
+ */
 
 static void add_u64(struct json_object *o, const char *name, uint64_t value)
 {
@@ -156,8 +157,9 @@ int vm_stats_add(struct vm *vm, struct json_object *stats)
 	}
 	json_object_object_add(stats, "engine", json_object_new_string(vm->engine->name));
 	json_object_object_add(stats, "policy",
-			       json_object_new_string(
-				       mmu_get_policy(vm->mmu) == MMU_POLICY_TDP ? "tdp" : "shadow"));
+			       json_object_new_string(mmu_get_policy(vm->mmu) == MMU_POLICY_TDP
+							      ? "tdp"
+							      : "shadow"));
 	json_object_object_add(stats, "boot",
 			       json_object_new_string(boot_protocol_name(vm->boot.protocol)));
 	add_u64(stats, "instructions", insns);
@@ -173,7 +175,8 @@ int vm_stats_add(struct vm *vm, struct json_object *stats)
 	return 0;
 }
 
-/* ---- after a crash ------------------------------------------------------------------------------- */
+/* ---- after a crash
+ * ------------------------------------------------------------------------------- */
 
 static void add_hex(struct json_object *o, const char *name, uint64_t value)
 {
@@ -234,7 +237,7 @@ struct trail {
 static uint64_t trail_add(struct trail *t, uint64_t rip)
 {
 	/* What a block ends with: it is known by name, as the disassembler writes it. */
-	static const char *const ends[] = {"j",	  "call", "ret", "loop", "int",
+	static const char *const ends[] = {"j",	   "call", "ret", "loop", "int",
 					   "iret", "sys",  "hlt", "ud"};
 	const struct engine_ops *engine = t->vm->engine;
 	char text[128];
@@ -243,7 +246,8 @@ static uint64_t trail_add(struct trail *t, uint64_t rip)
 
 	if (!len)
 		strcpy(text, "(not readable)");
-	else if (!(len = engine->vcpu_disassemble(t->v->engine, bytes, len, rip, text, sizeof(text))))
+	else if (!(len = engine->vcpu_disassemble(t->v->engine, bytes, len, rip, text,
+						  sizeof(text))))
 		strcpy(text, "(no instruction)");
 	snprintf(t->line[t->n++ % SHOWN], sizeof(t->line[0]), "%016" PRIx64 "  %s", rip, text);
 	for (unsigned k = 0; k < ARRAY_SIZE(ends); k++)
@@ -274,7 +278,8 @@ static void trail_follow(struct trail *t, uint64_t end, bool tried)
 		trail_add(t, end);
 }
 
-static struct json_object *instructions_json(struct vm *vm, struct vcpu *v, const struct cpu_state *s)
+static struct json_object *instructions_json(struct vm *vm, struct vcpu *v,
+					     const struct cpu_state *s)
 {
 	struct json_object *a = json_object_new_array();
 	struct trail t = {.vm = vm, .v = v, .base = s->seg[X86_CS].base};

@@ -117,6 +117,10 @@ static void *turns_thread(void *arg)
 	while (vcpu_obey(&vm->vcpus[0])) {
 		bool ran = false;
 
+		if (vm_stop_requested(vm)) {
+			vcpu_await_wish(&vm->vcpus[0]);
+			continue;
+		}
 		for (unsigned k = 0; k < vm->cpus; k++) {
 			struct vcpu *v = &vm->vcpus[k];
 
@@ -131,9 +135,7 @@ static void *turns_thread(void *arg)
 		if (!ran && !any_can_wake(vm))
 			vm_request_end(vm, VM_REASON_HALTED, 0, 0,
 				       "every vCPU has halted with interrupts off");
-		if (vm_stop_requested(vm)) {
-			vcpu_await_wish(&vm->vcpus[0]);
-		} else if (!ran) {
+		if (!ran && !vm_stop_requested(vm)) {
 			idle(vm);
 			if (source_deadline(vm) <= vm->virt_ns)
 				clock_run(&vm->clock);

@@ -100,13 +100,16 @@ static void *vcpu_thread(void *arg)
 	struct vcpu *v = arg;
 
 	while (vcpu_obey(v)) {
-		enum engine_exit exit = v->vm->engine->vcpu_run(v->engine, ~0ull);
+		enum engine_exit exit;
 
+		if (vm_stop_requested(v->vm)) {
+			vcpu_await_wish(v);
+			continue;
+		}
+		exit = v->vm->engine->vcpu_run(v->engine, ~0ull);
 		if (exit == ENGINE_EXIT_SHUTDOWN || exit == ENGINE_EXIT_ERROR)
 			vcpu_ended(v, exit);
-		else if (vm_stop_requested(v->vm))
-			vcpu_await_wish(v);
-		else if (exit == ENGINE_EXIT_HALT)
+		else if (exit == ENGINE_EXIT_HALT && !vm_stop_requested(v->vm))
 			vcpu_sleep(v);
 	}
 	return NULL;

@@ -26,7 +26,8 @@
 /* 2020-01-01, where a counted machine's wall clock starts. */
 #define COUNTED_EPOCH_NS (1577836800ll * 1000000000ll)
 
-/* ---- requests from any thread -------------------------------------------------------------------- */
+/* ---- requests from any thread
+ * -------------------------------------------------------------------- */
 
 static void wake_loop(struct vm *vm)
 {
@@ -49,14 +50,15 @@ bool vm_stop_requested(struct vm *vm)
 	       __atomic_load_n(&vm->reset_requested, __ATOMIC_SEQ_CST);
 }
 
-void vm_request_end(struct vm *vm, enum vm_reason reason, int code, unsigned vcpu, const char *fmt, ...)
+void vm_request_end(struct vm *vm, enum vm_reason reason, int code, unsigned vcpu, const char *fmt,
+		    ...)
 {
 	va_list ap;
 
 	pthread_mutex_lock(&vm->end_lock);
 	/* Amid a reset, what the vCPUs come to does not count any more. */
-	if (!vm->end_requested && !(vm->reset_requested && (reason == VM_REASON_HALTED ||
-							    reason == VM_REASON_CRASH))) {
+	if (!vm->end_requested &&
+	    !(vm->reset_requested && (reason == VM_REASON_HALTED || reason == VM_REASON_CRASH))) {
 		vm->reason = reason;
 		vm->code = code;
 		vm->end_vcpu = vcpu;
@@ -95,8 +97,8 @@ static void machine_exit(void *opaque, uint32_t value)
 {
 	int code = (int)((value << 1 | 1) & 0xff);
 
-	vm_request_end(opaque, VM_REASON_DEBUG_EXIT, code, 0, "the guest wrote %u to isa-debug-exit",
-		       value);
+	vm_request_end(opaque, VM_REASON_DEBUG_EXIT, code, 0,
+		       "the guest wrote %u to isa-debug-exit", value);
 }
 
 static const struct machine_ops machine_ops = {
@@ -106,7 +108,8 @@ static const struct machine_ops machine_ops = {
 	.shutdown = machine_poweroff,
 };
 
-/* ---- time ---------------------------------------------------------------------------------------- */
+/* ---- time
+ * ---------------------------------------------------------------------------------------- */
 
 static uint64_t host_ns(void)
 {
@@ -155,7 +158,8 @@ static uint64_t host_tsc_hz(void)
 	return (uint64_t)((__uint128_t)(tsc1 - tsc0) * 1000000000 / (ns1 - ns0));
 }
 
-/* ---- making -------------------------------------------------------------------------------------- */
+/* ---- making
+ * -------------------------------------------------------------------------------------- */
 
 /* Guest memory starts at a host address that agrees with gpa 0 in its low 30 bits: large pages. */
 static int ram_create(struct vm *vm)
@@ -265,7 +269,7 @@ static int board_make(struct vm *vm, uint64_t tsc_hz, struct api_error *err)
 		.clock = &vm->clock,
 		.cpus = vm->cpus,
 		.phys_bits = vm->model.maxphyaddr,
-		.x2apic = true,
+		.x2apic = engine_cpu_model_shows(&vm->model, "x2apic"),
 		.test_devices = true,
 		.ram_below_4g = vm->ram_below_4g,
 		.ram_above_4g = vm->ram_above_4g,
@@ -380,7 +384,8 @@ void vm_destroy(struct vm *vm)
 	free(vm);
 }
 
-/* ---- states -------------------------------------------------------------------------------------- */
+/* ---- states
+ * -------------------------------------------------------------------------------------- */
 
 static void set_state(struct vm *vm, enum vm_state state)
 {
@@ -571,8 +576,16 @@ void vm_query(struct vm *vm, struct vm_report *report)
 
 int vm_stats(struct vm *vm, struct json_object *stats, struct api_error *err)
 {
-	int ret = vm_stats_add(vm, stats);
+	bool running = vm->state == VM_RUNNING || vm->state == VM_STOPPING;
+	int ret;
 
+	/* The counters are the vCPU threads' own. With clock "instructions" this cuts a turn short.
+	 */
+	if (running)
+		vcpus_hold(vm);
+	ret = vm_stats_add(vm, stats);
+	if (running)
+		vcpus_release(vm);
 	return ret ? api_error_set(err, API_KIND_INTERNAL, "out of memory") : 0;
 }
 

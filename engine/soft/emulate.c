@@ -180,7 +180,8 @@ enum soft_next soft_emulate(struct engine_vcpu *v)
 		soft_new_cr3(v);
 	switch (result) {
 	case CPU_EMULATE_DONE:
-		/* MOV to CR and the like left instead; but an emulated write may have been to a table. */
+		/* MOV to CR and the like left instead; but an emulated write may have been to a
+		 * table. */
 		return SOFT_RESUME;
 	case CPU_EMULATE_EXIT: return soft_handle_exit(v, cpu_exit(v->cpu));
 	case CPU_EMULATE_STOP: break;

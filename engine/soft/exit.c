@@ -17,7 +17,8 @@ enum soft_next soft_fail(struct engine_vcpu *v, const char *fmt, ...)
 	return SOFT_ERROR;
 }
 
-/* ---- what the processor and the MMU must know of each other ------------------------------------- */
+/* ---- what the processor and the MMU must know of each other -------------------------------------
+ */
 
 void soft_sync_mmu(struct engine_vcpu *v)
 {
@@ -42,15 +43,14 @@ void soft_sync_mmu(struct engine_vcpu *v)
  */
 #define SHADOW_CR0 (X86_CR0_PE | X86_CR0_PG | X86_CR0_WP)
 #define SHADOW_CR4                                                                                 \
-	(X86_CR4_PSE | X86_CR4_PAE | X86_CR4_PGE | X86_CR4_LA57 | X86_CR4_PCIDE | X86_CR4_SMEP |    \
+	(X86_CR4_PSE | X86_CR4_PAE | X86_CR4_PGE | X86_CR4_LA57 | X86_CR4_PCIDE | X86_CR4_SMEP |   \
 	 X86_CR4_SMAP | X86_CR4_PKE)
 
 void soft_set_controls(struct engine_vcpu *v)
 {
 	struct cpu_controls *ctl = cpu_controls(v->cpu);
 	const struct cpu_state *s = cpu_state(v->cpu);
-	uint64_t windows =
-		ctl->exits & (CPU_CTL_IRQ_WINDOW | CPU_CTL_NMI_WINDOW | CPU_CTL_NO_APIC);
+	uint64_t windows = ctl->exits & (CPU_CTL_IRQ_WINDOW | CPU_CTL_NMI_WINDOW | CPU_CTL_NO_APIC);
 
 	ctl->exits = windows | CPU_CTL_HLT | CPU_CTL_CR8_LOAD | CPU_CTL_CR8_STORE;
 	if (v->vm->config.clock == ENGINE_CLOCK_INSTRUCTIONS)
@@ -99,13 +99,14 @@ static enum soft_next finish(struct engine_vcpu *v, int vector)
 	return SOFT_RESUME;
 }
 
-/* ---- memory ------------------------------------------------------------------------------------ */
+/* ---- memory ------------------------------------------------------------------------------------
+ */
 
 /*
- * The instruction is to be tried again. Should the same fault come over and over though nothing was wrong,
- * or what was made is gone at once each time, MMU and processor do not agree: an error of ours, which
- * must not look like a guest that hangs. An instruction has several pages, so two addresses are
- * remembered: a long REP MOVS goes on to others.
+ * The instruction is to be tried again. Should the same fault come over and over though nothing was
+ * wrong, or what was made is gone at once each time, MMU and processor do not agree: an error of
+ * ours, which must not look like a guest that hangs. An instruction has several pages, so two
+ * addresses are remembered: a long REP MOVS goes on to others.
  */
 #define AGAIN_SPURIOUS 100
 #define AGAIN_MAX      100000
@@ -128,8 +129,9 @@ static enum soft_next retry(struct engine_vcpu *v, const struct mmu_fault *f)
 	v->again.weight += f->fixed ? 1 : AGAIN_SPURIOUS;
 	if (v->again.weight < AGAIN_MAX)
 		return SOFT_RESUME;
-	return soft_fail(v, "no progress at %#llx: the fault at %#llx (access %#x) comes again and again",
-			 (unsigned long long)s->rip, (unsigned long long)f->addr, f->access);
+	return soft_fail(
+		v, "no progress at %#llx: the fault at %#llx (access %#x) comes again and again",
+		(unsigned long long)s->rip, (unsigned long long)f->addr, f->access);
 }
 
 static enum soft_next mmu_result(struct engine_vcpu *v, const struct mmu_fault *f, int ret)
@@ -220,7 +222,8 @@ static enum soft_next exit_tdp(struct engine_vcpu *v, const struct cpu_exit *e)
 	return mmu_result(v, &f, mmu_page_fault(v->mmu, &f));
 }
 
-/* ---- instructions ------------------------------------------------------------------------------ */
+/* ---- instructions ------------------------------------------------------------------------------
+ */
 
 static enum soft_next exit_io(struct engine_vcpu *v, const struct cpu_exit *e)
 {
@@ -236,7 +239,8 @@ static enum soft_next exit_io(struct engine_vcpu *v, const struct cpu_exit *e)
 		cpu_complete_in(v->cpu, data);
 	} else {
 		data = (uint32_t)cpu_state(v->cpu)->gpr[X86_RAX];
-		/* Before the device sees it: it may end the machine, and a saved state must be after. */
+		/* Before the device sees it: it may end the machine, and a saved state must be
+		 * after. */
 		cpu_skip(v->cpu);
 		config->host->pio(config->host_priv, v->id, e->io.port, false, e->io.size, &data);
 		return SOFT_RESUME;
@@ -285,7 +289,8 @@ static enum soft_next exit_msr_write(struct engine_vcpu *v, const struct cpu_exi
 			note_apic_base(v, e->msr.value);
 	} else if (ret == 0 && e->msr.index == X86_MSR_EFER) {
 		registers_changed(v);
-	} else if (ret == 0 && (e->msr.index == X86_MSR_TSC || e->msr.index == X86_MSR_TSC_ADJUST)) {
+	} else if (ret == 0 &&
+		   (e->msr.index == X86_MSR_TSC || e->msr.index == X86_MSR_TSC_ADJUST)) {
 		config->host->tsc_offset(config->host_priv, v->id, cpu_state(v->cpu)->tsc_adjust);
 	}
 	return finish(v, ret);
@@ -299,9 +304,11 @@ static int load_pdptrs(struct engine_vcpu *v, uint64_t cr0, uint64_t cr3, uint64
 		       uint64_t pdptr[4])
 {
 	const struct cpu_state *s = cpu_state(v->cpu);
-	struct mmu_regs regs = {
-		.cr0 = cr0, .cr3 = cr3, .cr4 = cr4, .efer = s->efer,
-		.maxphyaddr = v->vm->config.model->maxphyaddr};
+	struct mmu_regs regs = {.cr0 = cr0,
+				.cr3 = cr3,
+				.cr4 = cr4,
+				.efer = s->efer,
+				.maxphyaddr = v->vm->config.model->maxphyaddr};
 
 	memmove(pdptr, s->pdptr, sizeof(s->pdptr));
 	if (!(cr0 & X86_CR0_PG) || !(cr4 & X86_CR4_PAE) || (s->efer & X86_EFER_LME))
@@ -428,8 +435,7 @@ static bool invpcid_ok(const struct engine_vcpu *v, uint64_t type, uint64_t pcid
 		if ((uint64_t)((int64_t)(gva << unused) >> unused) != gva)
 			return false;
 		/* fall through */
-	case MMU_INVPCID_SINGLE:
-		return !(pcid >> 12) && (!pcid || s->cr4 & X86_CR4_PCIDE);
+	case MMU_INVPCID_SINGLE: return !(pcid >> 12) && (!pcid || s->cr4 & X86_CR4_PCIDE);
 	case MMU_INVPCID_ALL_GLOBAL:
 	case MMU_INVPCID_ALL: return !(pcid >> 12);
 	default: return false;

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The vCPU loop: requests, interrupts, into guest mode and out, and the flushes that others ask for. */
+/* The vCPU loop: requests, interrupts, into guest mode and out, and the flushes that others ask
+ * for. */
 #include "engine/soft/soft_internal.h"
 
 #include <sched.h>
 #include <string.h>
 
-/* ---- requests --------------------------------------------------------------------------------- */
+/* ---- requests ---------------------------------------------------------------------------------
+ */
 
 void soft_request(struct engine_vcpu *v, uint32_t request)
 {
@@ -71,7 +73,8 @@ static void do_requests(struct engine_vcpu *v)
 		flush_frames(v);
 }
 
-/* ---- the MMU's way out ------------------------------------------------------------------------ */
+/* ---- the MMU's way out ------------------------------------------------------------------------
+ */
 
 static void post_flush(struct engine_vcpu *v, const struct mmu_flush *flush)
 {
@@ -137,7 +140,8 @@ const struct mmu_ops soft_mmu_ops = {
 	.notify_write = mmu_op_notify_write,
 };
 
-/* ---- interrupts ------------------------------------------------------------------------------- */
+/* ---- interrupts -------------------------------------------------------------------------------
+ */
 
 /* Put what is to be delivered next into the state, or ask to be told when it can be. */
 static void inject(struct engine_vcpu *v)
@@ -174,7 +178,8 @@ static void inject(struct engine_vcpu *v)
 	cpu_state_changed(v->cpu);
 }
 
-/* ---- guest mode ------------------------------------------------------------------------------- */
+/* ---- guest mode -------------------------------------------------------------------------------
+ */
 
 static int load_root(struct engine_vcpu *v)
 {
@@ -231,9 +236,7 @@ static bool must_sleep(struct engine_vcpu *v)
 static enum engine_exit leave_with(struct engine_vcpu *v, enum soft_next next)
 {
 	switch (next) {
-	case SOFT_HALT:
-		v->stats.halts++;
-		return ENGINE_EXIT_HALT;
+	case SOFT_HALT: v->stats.halts++; return ENGINE_EXIT_HALT;
 	case SOFT_SHUTDOWN: return ENGINE_EXIT_SHUTDOWN;
 	case SOFT_DEBUG: return ENGINE_EXIT_DEBUG;
 	default: return ENGINE_EXIT_ERROR;

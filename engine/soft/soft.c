@@ -35,8 +35,15 @@ static void soft_destroy(struct engine_vm *vm)
 
 static void vcpu_power_on(struct engine_vcpu *v)
 {
+	const struct engine_config *config = &v->vm->config;
 	struct cpu_controls *ctl = cpu_controls(v->cpu);
+	uint64_t adjust = cpu_state(v->cpu)->tsc_adjust;
 
+	/* Not on creation, when there is no machine around yet. */
+	if (adjust) {
+		ctl->tsc_offset -= adjust;
+		config->host->tsc_offset(config->host_priv, v->id, 0);
+	}
 	cpu_reset(v->cpu, false);
 	cpu_state(v->cpu)->activity = v->id ? CPU_WAIT_FOR_SIPI : CPU_ACTIVE;
 	v->requests = 0;
@@ -151,7 +158,8 @@ static bool soft_vcpu_runnable(struct engine_vcpu *v)
 	const struct engine_config *config = &v->vm->config;
 	const struct cpu_state *s = cpu_state(v->cpu);
 
-	if (__atomic_load_n(&v->requests, __ATOMIC_SEQ_CST) & ~(SOFT_REQ_FLUSH_ALL | SOFT_REQ_FLUSH_FRAMES))
+	if (__atomic_load_n(&v->requests, __ATOMIC_SEQ_CST) &
+	    ~(SOFT_REQ_FLUSH_ALL | SOFT_REQ_FLUSH_FRAMES))
 		return true;
 	if (s->activity != CPU_HALTED)
 		return s->activity == CPU_ACTIVE;

@@ -10,10 +10,10 @@
 /* vcpu.requests */
 #define SOFT_REQ_FLUSH_ALL    BIT(0)
 #define SOFT_REQ_FLUSH_FRAMES BIT(1)
-#define SOFT_REQ_NMI          BIT(2)
-#define SOFT_REQ_INIT         BIT(3)
-#define SOFT_REQ_SIPI         BIT(4)
-#define SOFT_REQ_KICK         BIT(5) /* vcpu_run() returns */
+#define SOFT_REQ_NMI	      BIT(2)
+#define SOFT_REQ_INIT	      BIT(3)
+#define SOFT_REQ_SIPI	      BIT(4)
+#define SOFT_REQ_KICK	      BIT(5) /* vcpu_run() returns */
 
 #define SOFT_FLUSH_QUEUE 16
 
@@ -25,14 +25,14 @@ struct engine_vcpu {
 
 	/*
 	 * in_guest is set before requests is read and cleared after the processor has stopped; a
-	 * requester sets a bit first, reads in_guest afterwards. So either the vCPU sees the bit before it
-	 * enters, or the requester sees it inside and kicks.
+	 * requester sets a bit first, reads in_guest afterwards. So either the vCPU sees the bit
+	 * before it enters, or the requester sees it inside and kicks.
 	 */
 	uint32_t requests;
 	uint32_t in_guest;
 	uint32_t entries_seq; /* counts entries, so that a requester knows that one has ended */
 	uint8_t sipi_vector;
-	uint32_t nmis;        /* sent, not looked at yet; atomic */
+	uint32_t nmis;	      /* sent, not looked at yet; atomic */
 	unsigned nmi_pending; /* to be delivered: one latched by the processor, one by its APIC */
 
 	pthread_mutex_t flush_lock;

@@ -60,6 +60,7 @@ struct diff_forms {
 struct diff_regs {
 	uint64_t gpr[16], rip, rflags;
 	struct cpu_fx fx;
+	uint64_t ymmh[16][2]; /* where the host has AVX */
 };
 
 /* What an instruction did. */

@@ -214,19 +214,30 @@ static void add_legacy(struct diff_forms *out, enum diff_mode mode, const uint8_
 	}
 }
 
-/* The general-purpose instructions with a VEX prefix (BMI). */
+static void add_vex_map(struct diff_forms *out, enum diff_mode mode, const uint8_t vex[3])
+{
+	for (unsigned opcode = 0; opcode < 256; opcode++) {
+		uint8_t bytes[16] = {vex[0], vex[1], vex[2], (uint8_t)opcode};
+
+		add_modrm(out, mode, bytes, 4);
+		/* The gathers, which must have a SIB byte: [rbx + xmm5]. */
+		bytes[4] = 0x04;
+		bytes[5] = 0x2b;
+		add(out, mode, bytes);
+	}
+}
+
+/* BMI and AVX: maps, W, L and pp, with and without a register in VEX.vvvv. */
 static void add_vex(struct diff_forms *out, enum diff_mode mode)
 {
 	for (unsigned map = 1; map < 4; map++)
-		for (unsigned w = 0; w < 2; w++)
-			for (unsigned pp = 0; pp < 4; pp++)
-				for (unsigned opcode = 0; opcode < 256; opcode++) {
-					uint8_t bytes[16] = {0xc4, (uint8_t)(0xe0 | map),
-							     (uint8_t)(w << 7 | 0xe << 3 | pp),
-							     (uint8_t)opcode};
+		for (unsigned k = 0; k < 32; k++) {
+			const uint8_t vex[3] = {0xc4, (uint8_t)(0xe0 | map),
+						(uint8_t)((k & 8) << 4 | (k & 16 ? 15u : 14u) << 3 |
+							  (k & 7))};
 
-					add_modrm(out, mode, bytes, 4);
-				}
+			add_vex_map(out, mode, vex);
+		}
 }
 
 void diff_forms_find(enum diff_mode mode, struct diff_forms *out)

@@ -75,6 +75,8 @@ static uint64_t rdgsbase(void)
 	return v;
 }
 
+#define YMM_AT 576 /* of the upper halves in the signal frame's XSAVE area */
+
 static void on_start(int sig, siginfo_t *info, void *context)
 {
 	ucontext_t *uc = context;
@@ -92,6 +94,10 @@ static void on_start(int sig, siginfo_t *info, void *context)
 	g[REG_CSGSFS] = (greg_t)(((uint64_t)g[REG_CSGSFS] & 0x0000ffffffff0000) | cs | ss << 48);
 	memcpy(fx, &regs->fx, sizeof(now.home_fx));
 	*(uint64_t *)(fx + 512) |= 3; /* XSTATE_BV: x87 and SSE are given */
+	if (diff_soft_shows(ZYDIS_ISA_SET_AVX)) {
+		*(uint64_t *)(fx + 512) |= X86_XCR0_AVX;
+		memcpy(fx + YMM_AT, regs->ymmh, sizeof(regs->ymmh));
+	}
 	now.home_fs = rdfsbase();
 	__asm__ volatile("mov %0,%%ds; mov %1,%%es; mov %2,%%fs; mov %3,%%gs" ::"r"(
 				 (uint32_t)now.c->seg[X86_DS].sel),
@@ -138,6 +144,9 @@ static void on_end(int sig, siginfo_t *info, void *context)
 	regs->rflags = (uint64_t)g[REG_EFL];
 	memset(&regs->fx, 0, sizeof(regs->fx));
 	memcpy(&regs->fx, fx, sizeof(now.home_fx));
+	memset(regs->ymmh, 0, sizeof(regs->ymmh));
+	if (diff_soft_shows(ZYDIS_ISA_SET_AVX) && *(uint64_t *)(fx + 512) & X86_XCR0_AVX)
+		memcpy(regs->ymmh, fx + YMM_AT, sizeof(regs->ymmh));
 	now.r->vector = (uint8_t)g[REG_TRAPNO];
 	now.r->error = (uint32_t)g[REG_ERR];
 	now.r->cr2 = (uint64_t)g[REG_CR2];

@@ -105,6 +105,12 @@ bool diff_soft_shows(ZydisISASet set)
 	case ZYDIS_ISA_SET_SSE42: return cpuid_bit(1, 0, ECX, 20);
 	case ZYDIS_ISA_SET_AES: return cpuid_bit(1, 0, ECX, 25);
 	case ZYDIS_ISA_SET_PCLMULQDQ: return cpuid_bit(1, 0, ECX, 1);
+	case ZYDIS_ISA_SET_AVX:
+	case ZYDIS_ISA_SET_AVXAES: return cpuid_bit(1, 0, ECX, 28);
+	case ZYDIS_ISA_SET_AVX2:
+	case ZYDIS_ISA_SET_AVX2GATHER: return cpuid_bit(7, 0, EBX, 5);
+	case ZYDIS_ISA_SET_FMA: return cpuid_bit(1, 0, ECX, 12);
+	case ZYDIS_ISA_SET_F16C: return cpuid_bit(1, 0, ECX, 29);
 	case ZYDIS_ISA_SET_POPCNT: return cpuid_bit(1, 0, ECX, 23);
 	case ZYDIS_ISA_SET_MOVBE: return cpuid_bit(1, 0, ECX, 22);
 	case ZYDIS_ISA_SET_CMPXCHG16B: return cpuid_bit(1, 0, ECX, 13);
@@ -172,6 +178,7 @@ static void set_state(const struct diff_case *c)
 	s->rip = c->regs.rip;
 	s->rflags = c->regs.rflags | X86_FLAG_ONE | X86_FLAG_IF | (c->traced ? X86_FLAG_TF : 0);
 	s->fx = c->regs.fx;
+	memcpy(s->ymmh, c->regs.ymmh, sizeof(s->ymmh));
 	memcpy(s->seg, c->seg, sizeof(s->seg));
 	s->tr = (struct cpu_seg){.base = SOFT_TSS, .limit = 0x67, .attr = 0x8b};
 	s->ldtr = (struct cpu_seg){
@@ -183,6 +190,8 @@ static void set_state(const struct diff_case *c)
 		 X86_CR4_OSXSAVE | X86_CR4_FSGSBASE | X86_CR4_SMEP | X86_CR4_SMAP | X86_CR4_UMIP;
 	s->efer = X86_EFER_LME | X86_EFER_LMA | X86_EFER_NXE | X86_EFER_SCE;
 	s->xcr0 = X86_XCR0_X87 | X86_XCR0_SSE;
+	if (diff_soft_shows(ZYDIS_ISA_SET_AVX))
+		s->xcr0 |= X86_XCR0_AVX;
 	s->dr6 = X86_DR6_FIXED;
 	s->dr7 = X86_DR7_FIXED;
 	s->activity = CPU_ACTIVE;
@@ -249,6 +258,7 @@ void diff_soft_run(const struct diff_case *c, struct diff_result *r)
 	r->regs.rip = s->rip;
 	r->regs.rflags = s->rflags;
 	r->regs.fx = s->fx;
+	memcpy(r->regs.ymmh, s->ymmh, sizeof(r->regs.ymmh));
 	for (unsigned k = 0; k < 6; k++)
 		r->sel[k] = s->seg[k].sel;
 	r->fs_base = s->seg[X86_FS].base;

@@ -25,6 +25,7 @@ ALLOWED = {
 # Other folders' headers that never leave them.
 INTERNAL = re.compile(r"_internal\.h$")
 MAX_LINES = 1500
+MAX_COLUMNS = 100
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"')
 LEFT_OVER = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
 
@@ -63,8 +64,8 @@ def check_file(root, folder, path):
                 yield f"{path}:{number}: {folder}/ may not include {target}"
         if LEFT_OVER.search(line):
             yield f"{path}:{number}: left over: {line.strip()}"
-        if len(line.expandtabs(8)) > 110:
-            yield f"{path}:{number}: longer than 110 columns"
+        if len(line.expandtabs(8)) > MAX_COLUMNS:
+            yield f"{path}:{number}: longer than {MAX_COLUMNS} columns"
 
 
 def check_header(root, path, cc):

@@ -385,6 +385,167 @@ static void test_xsave_layouts(void **state)
 	assert_int_equal(mem()[160], 0xee);
 }
 
+static void some_ymm(void)
+{
+	memset(t->s->ymmh, 0, sizeof(t->s->ymmh));
+	for (unsigned n = 0; n < 16; n++)
+		t->s->ymmh[n][1] = 0x1111111111111111ull * n;
+}
+
+static void test_xsave_avx(void **state)
+{
+	uint32_t pkru;
+
+	xsave_mode(3);
+	t->s->xcr0 |= X86_XCR0_AVX;
+	some_ymm();
+	t->s->pkru = 0x55;
+	assert_int_equal(STEP(XSAVE), -1);
+	assert_int_equal(header(0) & 0x204, 0x204);
+	assert_memory_equal(mem() + 576, t->s->ymmh, 256);
+	memcpy(&pkru, mem() + 0xa80, 4);
+	assert_int_equal(pkru, 0x55);
+
+	/* Compacted: PKRU follows AVX when the format has it, in use or not. */
+	t->s->rip = TINY_CODE;
+	memset(mem(), 0, 4096);
+	assert_int_equal(STEP(XSAVEC), -1);
+	assert_int_equal(header(1), BIT(63) | 0x207);
+	assert_memory_equal(mem() + 576, t->s->ymmh, 256);
+	memcpy(&pkru, mem() + 832, 4);
+	assert_int_equal(pkru, 0x55);
+	assert_int_equal(cpu_xsave_size(t->cpu, 0x207, true), 840);
+	assert_int_equal(cpu_xsave_size(t->cpu, 7, false), 832);
+
+	/* Back; then the initial configuration. */
+	t->s->rip = TINY_CODE;
+	memset(t->s->ymmh, 0xcc, 256);
+	t->s->pkru = 0;
+	assert_int_equal(STEP(XRSTOR), -1);
+	assert_int_equal(t->s->ymmh[15][1], ~0ull);
+	assert_int_equal(t->s->ymmh[15][0], 0);
+	assert_int_equal(t->s->pkru, 0x55);
+	t->s->rip = TINY_CODE;
+	mem()[512] = 0;
+	assert_int_equal(STEP(XRSTOR), -1);
+	assert_int_equal(t->s->ymmh[15][1], 0);
+
+	/* RFBM[2] alone takes MXCSR along in the standard format. */
+	xsave_mode(3);
+	t->s->xcr0 |= X86_XCR0_AVX;
+	t->s->gpr[X86_RAX] = 4;
+	t->s->fx.mxcsr = 0x1fa0;
+	assert_int_equal(STEP(XSAVE), -1);
+	assert_int_equal(mem()[24], 0xa0);
+	t->s->rip = TINY_CODE;
+	t->s->fx.mxcsr = 0x1f80;
+	assert_int_equal(STEP(XRSTOR), -1);
+	assert_int_equal(t->s->fx.mxcsr, 0x1fa0);
+}
+
+#define VADDPS	   "\xc5\xec\x58\xc1" /* ymm1,ymm2,ymm0 */
+#define VZEROUPPER "\xc5\xf8\x77"
+#define VZEROALL   "\xc5\xfc\x77"
+#define VMOVAPS	   "\xc5\xfc\x28\x06" /* (rsi),ymm0 */
+#define VMOVUPS	   "\xc5\xfc\x10\x06"
+#define VMASKSTORE "\xc4\xe2\x75\x2e\x06" /* ymm0,ymm1,(rsi) */
+
+static void avx_mode(enum tiny_mode m, unsigned cpl)
+{
+	mode(m, cpl);
+	t->s->cr4 |= X86_CR4_OSXSAVE;
+	t->s->xcr0 = X86_XCR0_X87 | X86_XCR0_SSE | X86_XCR0_AVX;
+}
+
+static void test_avx_gates(void **state)
+{
+	if (!__builtin_cpu_supports("avx2"))
+		skip();
+	avx_mode(TINY_LONG, 3);
+	assert_int_equal(STEP(VADDPS), -1);
+	avx_mode(TINY_LONG, 3);
+	t->s->cr4 &= ~X86_CR4_OSXSAVE;
+	assert_int_equal(STEP(VADDPS), X86_VEC_UD);
+	avx_mode(TINY_LONG, 3);
+	t->s->xcr0 = X86_XCR0_X87 | X86_XCR0_SSE;
+	t->s->cr0 |= X86_CR0_TS;
+	assert_int_equal(STEP(VADDPS), X86_VEC_UD);
+	avx_mode(TINY_LONG, 3);
+	t->s->cr0 |= X86_CR0_TS;
+	assert_int_equal(STEP(VMOVUPS), X86_VEC_NM);
+	assert_int_equal(STEP(VZEROUPPER), X86_VEC_NM);
+	/* CR4.OSFXSR and CR0.EM are not VEX's. */
+	avx_mode(TINY_LONG, 3);
+	t->s->cr4 &= ~X86_CR4_OSFXSR;
+	t->s->cr0 |= X86_CR0_EM;
+	assert_int_equal(STEP(VADDPS), -1);
+	/* VEX.vvvv where there is no such operand; no VEX in real mode; aligned moves. */
+	avx_mode(TINY_LONG, 3);
+	assert_int_equal(STEP("\xc5\xf4\x28\xc1"), X86_VEC_UD);
+	avx_mode(TINY_REAL, 0);
+	assert_int_equal(STEP(VADDPS), X86_VEC_UD);
+	avx_mode(TINY_LONG, 3);
+	t->s->gpr[X86_RSI] += 16;
+	assert_int_equal(STEP(VMOVUPS), -1);
+	t->s->rip = TINY_CODE;
+	assert_int_equal(STEP(VMOVAPS), X86_VEC_GP);
+}
+
+static void test_avx_upper_halves(void **state)
+{
+	uint64_t before[16][2];
+
+	if (!__builtin_cpu_supports("avx2"))
+		skip();
+	avx_mode(TINY_LONG, 3);
+	some_ymm();
+	memcpy(before, t->s->ymmh, sizeof(before));
+	assert_int_equal(STEP(ADDPS), -1); /* legacy SSE keeps them */
+	assert_memory_equal(t->s->ymmh, before, sizeof(before));
+	/* Outside 64-bit mode YMM8 and up stay as they are. */
+	avx_mode(TINY_COMPAT32, 3);
+	some_xmm();
+	some_ymm();
+	assert_int_equal(STEP(VZEROUPPER), -1);
+	assert_int_equal(t->s->ymmh[7][1], 0);
+	assert_int_equal(t->s->ymmh[8][1], before[8][1]);
+	assert_int_equal(t->s->fx.xmm[7].b[15] | t->s->fx.xmm[7].b[14], 0xff);
+	t->s->rip = TINY_CODE;
+	assert_int_equal(STEP(VZEROALL), -1);
+	assert_int_equal(t->s->fx.xmm[7].q[0], 0);
+	assert_int_equal(t->s->fx.xmm[8].b[14], 0x8f);
+	avx_mode(TINY_LONG, 3);
+	some_xmm();
+	some_ymm();
+	assert_int_equal(STEP(VZEROALL), -1);
+	assert_int_equal(t->s->ymmh[15][1] | t->s->fx.xmm[15].q[1], 0);
+}
+
+/* A store that faults in its last element has stored none. */
+static void test_avx_masked_store(void **state)
+{
+	if (!__builtin_cpu_supports("avx2"))
+		skip();
+	avx_mode(TINY_LONG, 3);
+	t->s->gpr[X86_RSI] = MIB(2) - 28; /* the machine has pages of 2 MiB */
+	memset(mem(), 0xee, 28);
+	memset(t->s->fx.xmm, 0xff, sizeof(t->s->fx.xmm));
+	memset(t->s->ymmh, 0xff, sizeof(t->s->ymmh));
+	*tiny_ept(t, MIB(2)) &= ~7ull;
+	cpu_tlb_flush_all(t->cpu);
+	t->s->event.valid = false;
+	cpu_state_changed(t->cpu);
+	tiny_code(t, VMASKSTORE, sizeof(VMASKSTORE) - 1);
+	assert_int_equal(tiny_run(t, 1), CPU_EXIT_TDP_VIOLATION);
+	assert_int_equal(mem()[0], 0xee);
+	t->s->ymmh[1][1] = 0x00000000ffffffff; /* the last element is masked off */
+	t->s->rip = TINY_CODE;
+	assert_int_equal(STEP(VMASKSTORE), -1);
+	assert_int_equal(mem()[0], 0xff);
+	*tiny_ept(t, MIB(2)) |= 7;
+	cpu_tlb_flush_all(t->cpu);
+}
+
 static void test_xrstor_checks(void **state)
 {
 	static const struct {
@@ -490,6 +651,10 @@ int main(void)
 		cmocka_unit_test(test_save_faults),
 		cmocka_unit_test(test_fxsave_modes),
 		cmocka_unit_test(test_xsave_layouts),
+		cmocka_unit_test(test_xsave_avx),
+		cmocka_unit_test(test_avx_gates),
+		cmocka_unit_test(test_avx_upper_halves),
+		cmocka_unit_test(test_avx_masked_store),
 		cmocka_unit_test(test_xrstor_checks),
 		cmocka_unit_test(test_threads),
 	};
