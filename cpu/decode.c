@@ -322,6 +322,12 @@ static bool is_aligned_sse(const struct cpu_dec *dec, const ZydisDecodedOperand 
 	}
 }
 
+static unsigned sse_alignment(const struct cpu_dec *dec, const ZydisDecodedOperand *op)
+{
+	return is_aligned_sse(dec, op) ? op->size / 8 : 1;
+}
+
+/* Put the checks that the mode needs before @i. Returns how many parts they are. */
 static unsigned add_preludes(const struct cpu_decoder *d, const struct cpu_dec *dec,
 			     const struct cpu_insn *i, struct cpu_insn *out)
 {

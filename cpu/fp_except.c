@@ -251,7 +251,7 @@ static void half_element(struct eval *e, uint64_t a, uint8_t imm)
 	if (!(e->guest & MXCSR_UM) && (half & 0x7c00) == 0 && (half & 0x3ff))
 		f |= UE;
 	if (f & ~(e->guest >> 7) & (OE | UE))
-		f = (f & ~PE) | (bit_length(unpack(e, flush(e, a, false)).m) > 11 ? PE : 0);
+		f = (f & ~PE) | (flush(e, a, false) & BITS(12, 0) ? PE : 0);
 	e->flags |= f;
 }
 

@@ -37,12 +37,25 @@ static unsigned element_size(const struct cpu_insn *i)
 
 /* ---- VMASKMOVPS, VMASKMOVPD, VPMASKMOVD, VPMASKMOVQ ------------------------------------------- */
 
+/* The segment comes before the pages of any element. */
+static void check_segment(struct cpu *c, const struct cpu_insn *i, bool write)
+{
+	const unsigned size = element_size(i), count = ARG_BYTES(i->arg) / size;
+
+	if (c->mode & CPU_MODE_FLAT && i->seg < X86_FS)
+		return;
+	for (unsigned n = 0; n < count; n++)
+		if (is_masked(c, i, n, size))
+			element_lin(c, i, cpu_ea(c, i) + n * size, size, write);
+}
+
 CPU_BODY masked_load_body(struct cpu *c, const struct cpu_insn *i)
 {
 	const unsigned size = element_size(i), count = ARG_BYTES(i->arg) / size;
 	const uint64_t ea = cpu_ea(c, i);
 	uint8_t result[32] = {0};
 
+	check_segment(c, i, false);
 	for (unsigned n = 0; n < count; n++) {
 		uint64_t v;
 
@@ -56,42 +69,16 @@ CPU_BODY masked_load_body(struct cpu *c, const struct cpu_insn *i)
 }
 CPU_BODY_HANDLER(masked_load)
 
-/*
- * All that will be stored is checked. When an element reaches into a second page silicon (Sapphire
- * Rapids) reports, for a fault there, the address of the last byte that would be stored.
- */
-static void probe_elements(struct cpu *c, const struct cpu_insn *i)
-{
-	const unsigned access = CPU_ACCESS_WRITE | (cpu_cpl(c) == 3 ? CPU_ACCESS_USER : 0);
-	const unsigned size = element_size(i), count = ARG_BYTES(i->arg) / size;
-	const uint64_t ea = cpu_ea(c, i);
-	unsigned last = 0;
-
-	for (unsigned n = 0; n < count; n++)
-		if (is_masked(c, i, n, size))
-			last = n;
-	for (unsigned n = 0; n <= last; n++) {
-		uint64_t lin, end;
-
-		if (!is_masked(c, i, n, size))
-			continue;
-		lin = element_lin(c, i, ea + n * size, size, true);
-		end = cpu_lin_wrap(c, lin + (last - n + 1) * size - 1);
-		if ((lin & ~PAGE_MASK) + size > PAGE_SIZE) {
-			cpu_probe(c, i, lin, (unsigned)(PAGE_SIZE - (lin & ~PAGE_MASK)), access);
-			cpu_probe(c, i, end, 1, access);
-			return;
-		}
-		cpu_probe(c, i, lin, size, access);
-	}
-}
-
 CPU_BODY masked_store_body(struct cpu *c, const struct cpu_insn *i)
 {
 	const unsigned size = element_size(i), count = ARG_BYTES(i->arg) / size;
 	const uint64_t ea = cpu_ea(c, i);
+	const unsigned access = CPU_ACCESS_WRITE | (cpu_cpl(c) == 3 ? CPU_ACCESS_USER : 0);
 
-	probe_elements(c, i);
+	check_segment(c, i, true);
+	for (unsigned n = 0; n < count; n++)
+		if (is_masked(c, i, n, size))
+			cpu_probe(c, i, element_lin(c, i, ea + n * size, size, true), size, access);
 	for (unsigned n = 0; n < count; n++) {
 		uint64_t v = 0;
 

@@ -416,7 +416,10 @@ static void bound(struct cpu *c, const struct cpu_insn *i)
 	uint64_t lin = cpu_lin(c, i);
 	int64_t n = i->size == 2 ? (int16_t)CPU_REG16(c, i->r1) : (int32_t)CPU_REG32(c, i->r1);
 
-	if (n < load_signed(c, i, lin) || n > load_signed(c, i, cpu_lin_wrap(c, lin + i->size)))
+	if (n < load_signed(c, i, lin))
+		cpu_fault(c, i, X86_VEC_BR);
+	/* The prelude checked the lower bound only. */
+	if (n > load_signed(c, i, cpu_seg_check(c, i, i->seg, cpu_ea(c, i) + i->size, i->size, false)))
 		cpu_fault(c, i, X86_VEC_BR);
 	CPU_NEXT(c, i);
 }

@@ -50,6 +50,11 @@ struct diff_form {
 	uint64_t key;
 	char text[64];
 	const char *excluded; /* why it cannot be compared, or NULL */
+	bool privileged;      /* by CPL or IOPL: natively it is only refused */
+	unsigned mnemonic;
+	/* vectors.c: what the unit tests ran of it, and which did. */
+	unsigned long vectors;
+	char tests[96];
 };
 
 struct diff_forms {
@@ -89,6 +94,12 @@ void diff_forms_find(enum diff_mode mode, struct diff_forms *out);
 /* Decode and make the key that examples of one form share; false when undefined. */
 bool diff_decode(enum diff_mode mode, const uint8_t *bytes, ZydisDecodedInstruction *zi,
 		 ZydisDecodedOperand *op, uint64_t *key);
+
+/*
+ * vectors.c: print which privileged and system forms the unit tests ran, from the lines that they wrote to
+ * $UMBRA_VECTORS. 0 when no mnemonic is left out.
+ */
+int diff_vectors_tell(const char *path);
 
 /* native.c */
 void diff_native_init(void);

@@ -148,6 +148,13 @@ static const char *why_excluded(const ZydisDecodedInstruction *zi, const ZydisDe
 	return touches_segment(zi, op) ? SEGMENT : NULL;
 }
 
+static bool is_privileged(const ZydisDecodedInstruction *zi)
+{
+	return zi->attributes & ZYDIS_ATTRIB_IS_PRIVILEGED || zi->mnemonic == ZYDIS_MNEMONIC_CLI ||
+	       zi->mnemonic == ZYDIS_MNEMONIC_STI || zi->meta.category == ZYDIS_CATEGORY_IO ||
+	       zi->meta.category == ZYDIS_CATEGORY_IOSTRINGOP;
+}
+
 /* ---- search ---------------------------------------------------------------------------------------- */
 
 static void add(struct diff_forms *out, enum diff_mode mode, const uint8_t *bytes)
@@ -176,6 +183,8 @@ static void add(struct diff_forms *out, enum diff_mode mode, const uint8_t *byte
 	f->len = zi.length;
 	f->key = key;
 	f->excluded = why_excluded(&zi, op);
+	f->privileged = is_privileged(&zi);
+	f->mnemonic = zi.mnemonic;
 	if (!ready)
 		ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
 	ready = true;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * libFuzzer target over what a client may send: the framing of JSON-RPC, the methods' parameters,
- * and the machine definition. The first byte chooses; 0 is the definition, others are the connection,
- * in pieces of that many bytes.
+ * and the machine definition. The first byte chooses; 0 is the definition, others are the
+ * connection, in pieces of that many bytes.
  */
 #include <event2/event.h>
 #include <json-c/json.h>
@@ -98,8 +98,9 @@ static void define(const uint8_t *data, size_t size)
 		back = machine_def_to_json(&def);
 		if (machine_def_parse(&again, back, NULL, "", &err))
 			abort();
-		if (def.memory != again.memory || def.cpus != again.cpus || strcmp(def.name, again.name) ||
-		    strcmp(def.kernel, again.kernel) || def.modules.n != again.modules.n)
+		if (def.memory != again.memory || def.cpus != again.cpus ||
+		    strcmp(def.name, again.name) || strcmp(def.kernel, again.kernel) ||
+		    def.modules.n != again.modules.n)
 			abort();
 		json_object_put(back);
 		machine_def_finish(&def);

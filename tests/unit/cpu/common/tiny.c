@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "tests/unit/cpu/common/tiny.h"
 
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -306,10 +308,34 @@ void tiny_code(struct tiny *t, const void *bytes, unsigned len)
 	cpu_domain_notify_write(t->domain, (hpa_t)(t->mem + t->s->rip), len);
 }
 
+/* For diff_cpu -p: the instruction that comes, as a line of the file $UMBRA_VECTORS. */
+static void note_vector(const struct tiny *t)
+{
+	const char *path = getenv("UMBRA_VECTORS");
+	const struct cpu_seg *cs = &t->s->seg[X86_CS];
+	bool lma = t->s->efer & X86_EFER_LMA;
+	uint64_t at = t->s->rip;
+	FILE *out;
+
+	if (!(lma && cs->attr & X86_ATTR_L))
+		at += cs->base;
+	if (!path || t->s->event.valid || at > t->size - 16)
+		return;
+	out = fopen(path, "a");
+	if (!out)
+		return;
+	fprintf(out, "%u ", lma && cs->attr & X86_ATTR_L ? 64 : cs->attr & X86_ATTR_DB ? 32 : 16);
+	for (unsigned k = 0; k < 15; k++)
+		fprintf(out, "%02x", t->mem[at + k]);
+	fprintf(out, " %s\n", program_invocation_short_name);
+	fclose(out);
+}
+
 enum cpu_exit_reason tiny_run(struct tiny *t, uint64_t n)
 {
 	enum cpu_exit_reason ret_reason;
 
+	note_vector(t);
 	t->s->activity = CPU_ACTIVE;
 	cpu_set_icount_limit(t->cpu, cpu_icount(t->cpu) + n);
 	ret_reason = cpu_run(t->cpu);
