@@ -601,7 +601,7 @@ void cpu_op_nm(struct cpu *c, const struct cpu_insn *i);
 	F(CX8, 1, 0, EDX, 8) F(APIC, 1, 0, EDX, 9) F(SEP, 1, 0, EDX, 11) F(PGE, 1, 0, EDX, 13)     \
 	F(CMOV, 1, 0, EDX, 15) F(PSE36, 1, 0, EDX, 17) F(CLFSH, 1, 0, EDX, 19)                     \
 	F(MMX, 1, 0, EDX, 23) F(FXSR, 1, 0, EDX, 24) F(SSE, 1, 0, EDX, 25) F(SSE2, 1, 0, EDX, 26)  \
-	F(SSE3, 1, 0, ECX, 0) F(PCLMUL, 1, 0, ECX, 1) F(MONITOR, 1, 0, ECX, 3) F(VMX, 1, 0, ECX, 5) \
+	F(SSE3, 1, 0, ECX, 0) F(PCLMUL, 1, 0, ECX, 1) F(MONITOR, 1, 0, ECX, 3) F(VMX, 1, 0, ECX, 5)\
 	F(SSSE3, 1, 0, ECX, 9) F(CX16, 1, 0, ECX, 13) F(PCID, 1, 0, ECX, 17)                       \
 	F(FMA, 1, 0, ECX, 12)   \
 	F(AVX, 1, 0, ECX, 28) F(F16C, 1, 0, ECX, 29) F(AVX2, 7, 0, EBX, 5)                         \

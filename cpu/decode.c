@@ -116,7 +116,7 @@ static void op_fall_out(struct cpu *c, const struct cpu_insn *i)
 }
 
 /* Preludes: arg is 1 for a write, imm the size of the access. */
-#define CHECK_WRITE   1u
+#define CHECK_WRITE	  1u
 #define CHECK_ALIGN_SHIFT 8 /* alignment - 1, or 0 */
 static void op_check_segment(struct cpu *c, const struct cpu_insn *i)
 {
@@ -166,7 +166,8 @@ static bool encoded_memory(const ZydisDecodedOperand *op)
 /* A SIB byte without base; with 67 and REX.B Zydis makes it R13D. */
 static bool has_no_base(const ZydisDecodedInstruction *zi)
 {
-	return zi->attributes & ZYDIS_ATTRIB_HAS_SIB && zi->raw.modrm.mod == 0 && zi->raw.sib.base == 5;
+	return zi->attributes & ZYDIS_ATTRIB_HAS_SIB && zi->raw.modrm.mod == 0 &&
+	       zi->raw.sib.base == 5;
 }
 
 static void fill_operands(const struct cpu_decoder *d, struct cpu_dec *dec, struct cpu_insn *i)
@@ -346,8 +347,9 @@ static unsigned add_preludes(const struct cpu_decoder *d, const struct cpu_dec *
 			out[n] = *i;
 			out[n].fn = op_check_segment;
 			out[n].imm = checked_bytes(dec, op);
-			out[n++].arg = (uint16_t)((write ? CHECK_WRITE : 0) |
-						  (sse_alignment(dec, op) - 1) << CHECK_ALIGN_SHIFT);
+			out[n++].arg =
+				(uint16_t)((write ? CHECK_WRITE : 0) |
+					   (sse_alignment(dec, op) - 1) << CHECK_ALIGN_SHIFT);
 		}
 		if (mode & CPU_MODE_AC && alignment(dec, op) > 1) {
 			out[n] = *i;

@@ -148,9 +148,9 @@ static int read_mtrr(struct cpu *c, uint32_t index, uint64_t *value)
 }
 
 /*
- * What every AMD processor has and guests touch without asking: the four old performance counters, SYSCFG,
- * HWCR (the TSC runs at P0's frequency), NB_CFG, VM_CR (SVM is off), DE_CFG (LFENCE serializes). Writes are
- * without effect.
+ * What every AMD processor has and guests touch without asking: the four old performance counters,
+ * SYSCFG, HWCR (the TSC runs at P0's frequency), NB_CFG, VM_CR (SVM is off), DE_CFG (LFENCE
+ * serializes). Writes are without effect.
  */
 static int read_amd(const struct cpu *c, uint32_t index, uint64_t *value)
 {
@@ -158,12 +158,9 @@ static int read_amd(const struct cpu *c, uint32_t index, uint64_t *value)
 		uint32_t first, last;
 		uint64_t value;
 	} rows[] = {
-		{0xc0010000u, 0xc0010007u, 0},
-		{0xc0010010u, 0xc0010010u, 0},
-		{0xc0010015u, 0xc0010015u, BIT(24)},
-		{0xc001001fu, 0xc001001fu, 0},
-		{0xc0010114u, 0xc0010114u, BIT(4)},
-		{0xc0011029u, 0xc0011029u, BIT(1)},
+		{0xc0010000u, 0xc0010007u, 0},	     {0xc0010010u, 0xc0010010u, 0},
+		{0xc0010015u, 0xc0010015u, BIT(24)}, {0xc001001fu, 0xc001001fu, 0},
+		{0xc0010114u, 0xc0010114u, BIT(4)},  {0xc0011029u, 0xc0011029u, BIT(1)},
 	};
 
 	for (unsigned n = 0; c->feat->amd && n < ARRAY_SIZE(rows); n++) {

@@ -5,9 +5,9 @@
 #include "cpu/fp_simd.h"
 
 /* In cpu_insn.arg */
-#define ARG_BYTES(arg) ((arg) & 0xff) /* of the operands */
-#define ARG_WIDE       BIT(8)	      /* elements are 8 bytes, not 4 */
-#define ARG_QINDEX     BIT(9)	      /* indices are 8 bytes */
+#define ARG_BYTES(arg) ((arg)&0xff) /* of the operands */
+#define ARG_WIDE       BIT(8)	    /* elements are 8 bytes, not 4 */
+#define ARG_QINDEX     BIT(9)	    /* indices are 8 bytes */
 
 /* Element @n of @size bytes of the register at @slot. */
 static void *element(struct cpu *c, unsigned slot, unsigned n, unsigned size)
@@ -35,7 +35,8 @@ static unsigned element_size(const struct cpu_insn *i)
 	return i->arg & ARG_WIDE ? 8 : 4;
 }
 
-/* ---- VMASKMOVPS, VMASKMOVPD, VPMASKMOVD, VPMASKMOVQ ------------------------------------------- */
+/* ---- VMASKMOVPS, VMASKMOVPD, VPMASKMOVD, VPMASKMOVQ -------------------------------------------
+ */
 
 /* The segment comes before the pages of any element. */
 static void check_segment(struct cpu *c, const struct cpu_insn *i, bool write)

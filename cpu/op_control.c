@@ -419,7 +419,8 @@ static void bound(struct cpu *c, const struct cpu_insn *i)
 	if (n < load_signed(c, i, lin))
 		cpu_fault(c, i, X86_VEC_BR);
 	/* The prelude checked the lower bound only. */
-	if (n > load_signed(c, i, cpu_seg_check(c, i, i->seg, cpu_ea(c, i) + i->size, i->size, false)))
+	if (n >
+	    load_signed(c, i, cpu_seg_check(c, i, i->seg, cpu_ea(c, i) + i->size, i->size, false)))
 		cpu_fault(c, i, X86_VEC_BR);
 	CPU_NEXT(c, i);
 }

@@ -210,7 +210,8 @@ static void store_bytes(struct cpu *c, const struct cpu_insn *i, const uint8_t *
 	default:
 		cpu_st64(c, i, lin, lo);
 		if (i->size == 10)
-			cpu_st16(c, i, exponent_lin(c, i, lin, true), (uint16_t)(mem[8] | mem[9] << 8));
+			cpu_st16(c, i, exponent_lin(c, i, lin, true),
+				 (uint16_t)(mem[8] | mem[9] << 8));
 	}
 }
 
@@ -385,8 +386,8 @@ static void env_load(struct cpu_fx *fx, enum env_format f, const uint8_t *in)
 }
 
 /*
- * The areas of FNSTENV, FNSAVE, FLDENV and FRSTOR. Silicon looks at the control word, then at the last byte,
- * and only then at the rest, piece by piece: segment checks and CR2 show it.
+ * The areas of FNSTENV, FNSAVE, FLDENV and FRSTOR. Silicon looks at the control word, then at the
+ * last byte, and only then at the rest, piece by piece: segment checks and CR2 show it.
  */
 struct env_area {
 	uint8_t *bytes;
@@ -394,8 +395,8 @@ struct env_area {
 	bool write;
 };
 
-static uint64_t piece_lin(struct cpu *c, const struct cpu_insn *i, const struct env_area *a, unsigned off,
-			  unsigned size)
+static uint64_t piece_lin(struct cpu *c, const struct cpu_insn *i, const struct env_area *a,
+			  unsigned off, unsigned size)
 {
 	if ((c->mode & CPU_MODE_CODE) == CPU_MODE_CODE64)
 		return cpu_lin(c, i) + off;
@@ -411,7 +412,8 @@ static unsigned piece_size(const struct env_area *a, unsigned off)
 
 static void area_access(struct cpu *c, const struct cpu_insn *i, const struct env_area *a)
 {
-	unsigned access = (a->write ? CPU_ACCESS_WRITE : 0) | (cpu_cpl(c) == 3 ? CPU_ACCESS_USER : 0);
+	unsigned access =
+		(a->write ? CPU_ACCESS_WRITE : 0) | (cpu_cpl(c) == 3 ? CPU_ACCESS_USER : 0);
 
 	cpu_probe(c, i, piece_lin(c, i, a, 0, a->word), a->word, access);
 	cpu_probe(c, i, piece_lin(c, i, a, a->len - 1, 1), 1, access);

@@ -378,17 +378,27 @@ static bool pick_xlat(struct cpu_dec *d, struct cpu_insn *i, uint16_t arg)
 /* ---- CMOVcc, SETcc
  * -------------------------------------------------------------------------------- */
 
+/* r2 when @cond, else r1, without a branch: guests use CMOV where a condition cannot be predicted.
+ */
+static inline uint8_t select_reg(const struct cpu_insn *i, bool cond)
+{
+	unsigned mask = -(unsigned)cond;
+
+	__asm__("" : "+r"(mask)); /* or the compiler finds the branch again */
+	return (uint8_t)(i->r1 ^ ((i->r1 ^ i->r2) & mask));
+}
+
 /* Names: cmov32_rr_OP_CC_O .. and the like for each form and condition. A 32-bit one always clears
  * the top. */
 #define DEFINE_CONDITIONAL(cc)                                                                     \
 	static void cmov32_rr_##cc(struct cpu *c, const struct cpu_insn *i)                        \
 	{                                                                                          \
-		op_put32(c, i->r1, CPU_REG32(c, op_cond(c, cc) ? i->r2 : i->r1));                  \
+		op_put32(c, i->r1, CPU_REG32(c, select_reg(i, op_cond(c, cc))));                   \
 		CPU_NEXT(c, i);                                                                    \
 	}                                                                                          \
 	static void cmov64_rr_##cc(struct cpu *c, const struct cpu_insn *i)                        \
 	{                                                                                          \
-		op_put64(c, i->r1, CPU_REG64(c, op_cond(c, cc) ? i->r2 : i->r1));                  \
+		op_put64(c, i->r1, CPU_REG64(c, select_reg(i, op_cond(c, cc))));                   \
 		CPU_NEXT(c, i);                                                                    \
 	}                                                                                          \
 	static void cmov_any_##cc(struct cpu *c, const struct cpu_insn *i)                         \

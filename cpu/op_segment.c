@@ -264,7 +264,8 @@ static void op_syscall(struct cpu *c, const struct cpu_insn *i)
 	cpu_retire(c, i, true);
 }
 
-/* AMD's outside 64-bit mode (APM 3, SYSCALL): in compatibility mode to CSTAR, else to STAR's low half. */
+/* AMD's outside 64-bit mode (APM 3, SYSCALL): in compatibility mode to CSTAR, else to STAR's low
+ * half. */
 static void op_syscall_amd(struct cpu *c, const struct cpu_insn *i)
 {
 	uint16_t sel = (c->s.star >> 32) & 0xfffc;

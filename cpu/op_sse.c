@@ -108,7 +108,9 @@ static void copy_operand(void *to, const void *mem, unsigned size)
 	uint8_t *out = to;
 
 	switch (size) {
-	case 32: cpu_raw_st128(out + 16, cpu_raw_ld128((const uint8_t *)mem + 16)); /* fall through */
+	case 32:
+		cpu_raw_st128(out + 16,
+			      cpu_raw_ld128((const uint8_t *)mem + 16)); /* fall through */
 	case 16: cpu_raw_st128(out, cpu_raw_ld128(mem)); break;
 	case 8: cpu_raw_st64(out, cpu_raw_ld64(mem)); break;
 	default: cpu_raw_st32(out, cpu_raw_ld32(mem));
@@ -173,7 +175,7 @@ __attribute__((noinline, cold)) void cpu_fp_slow(struct cpu *c, const struct cpu
 #define DEFINE_FP(name)                                                                            \
 	static void fp_##name(struct cpu *c, const struct cpu_insn *i)                             \
 	{                                                                                          \
-		cpu_fp_run(c, i, mem_##name(c, i));                                                    \
+		cpu_fp_run(c, i, mem_##name(c, i));                                                \
 		CPU_NEXT(c, i);                                                                    \
 	}
 DEFINE_FP(16a)
@@ -212,7 +214,7 @@ DEFINE_MMX(any)
 		mmx_begin(c, i);                                                                   \
 		p = mem_##name(c, i);                                                              \
 		cpu_mmx_enter(c);                                                                  \
-		cpu_fp_run(c, i, p);                                                                   \
+		cpu_fp_run(c, i, p);                                                               \
 		CPU_NEXT(c, i);                                                                    \
 	}
 DEFINE_MMX_FP(none)
@@ -242,8 +244,7 @@ DEFINE_MEM(store_u, 16, true, 1, cpu_raw_st128(p, CPU_XMM(c, i->r1)))
 
 /* To the low part of the register, the rest of it zero. */
 DEFINE_MEM(load_32z, 4, false, 1, CPU_XMM(c, i->r1) = _mm_cvtsi32_si128((int)cpu_raw_ld32(p)))
-DEFINE_MEM(load_64z, 8, false, 1,
-	   CPU_XMM(c, i->r1) = _mm_cvtsi64_si128((long long)cpu_raw_ld64(p)))
+DEFINE_MEM(load_64z, 8, false, 1, CPU_XMM(c, i->r1) = _mm_cvtsi64_si128((long long)cpu_raw_ld64(p)))
 
 /* A part of an XMM register: i->arg is its place, in bytes from the first register's. */
 #define XMM_PART(c, i, type) (*(type *)((char *)(c)->s.fx.xmm + (i)->arg))

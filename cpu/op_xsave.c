@@ -114,8 +114,8 @@ static void clear_x87(struct cpu *c)
 /* ---- addresses ------------------------------------------------------------------------------- */
 
 /*
- * The memory operand's linear address; segment checks were left to us. FXSAVE and FXRSTOR look at the last
- * byte (segment, alignment, right to write, page), then at the first ones.
+ * The memory operand's linear address; segment checks were left to us. FXSAVE and FXRSTOR look at
+ * the last byte (segment, alignment, right to write, page), then at the first ones.
  */
 static uint64_t area_lin(struct cpu *c, const struct cpu_insn *i, unsigned size, bool write)
 {
@@ -130,7 +130,8 @@ static uint64_t area_lin(struct cpu *c, const struct cpu_insn *i, unsigned size,
 		cpu_seg_check(c, i, i->seg, last, 1, false);
 	if (lin & (legacy ? 15 : 63) && cpu_lin_canonical(c, lin))
 		cpu_fault_err(c, i, ac && lin & 3 ? X86_VEC_AC : X86_VEC_GP, 0);
-	last = long_mode ? last + lin - ea : cpu_seg_check(c, i, i->seg, legacy ? last : ea, 1, write);
+	last = long_mode ? last + lin - ea
+			 : cpu_seg_check(c, i, i->seg, legacy ? last : ea, 1, write);
 	if (legacy)
 		cpu_probe(c, i, last, 1, access);
 	if (long_mode)

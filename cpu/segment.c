@@ -195,7 +195,8 @@ void cpu_drop_inner_segs(struct cpu *c, unsigned cpl)
 
 		if (s->attr & X86_ATTR_UNUSABLE || conforming)
 			continue;
-		/* Only selector and usability go; the base stays, as 64-bit code sees through FS and GS. */
+		/* Only selector and usability go; the base stays, as 64-bit code sees through FS
+		 * and GS. */
 		if ((s->attr >> X86_ATTR_DPL_SHIFT & 3) < cpl) {
 			s->sel = 0;
 			s->attr = X86_ATTR_UNUSABLE;
@@ -217,7 +218,8 @@ static bool within_limit(const struct cpu_seg *s, uint32_t off, unsigned size)
 		return off > s->limit && last >= off &&
 		       last <= (s->attr & X86_ATTR_DB ? 0xffffffffu : 0xffffu);
 	if (s->limit == 0xffffffffu && !s->base)
-		return true; /* a flat segment: accesses wrap (SDM 3A 5.3 leaves it open; silicon does) */
+		return true; /* a flat segment: accesses wrap (SDM 3A 5.3 leaves it open; silicon
+				does) */
 	return last >= off && last <= s->limit;
 }
 

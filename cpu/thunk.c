@@ -156,14 +156,14 @@ static void put32(struct emit *e, uint32_t v)
 	put(e, &v, 4);
 }
 
-#define OFF_R1	offsetof(struct cpu_insn, r1)
-#define OFF_R2	offsetof(struct cpu_insn, r2)
-#define OFF_R3	offsetof(struct cpu_insn, r3)
-#define OFF_ARG	offsetof(struct cpu_insn, arg)
+#define OFF_R1	 offsetof(struct cpu_insn, r1)
+#define OFF_R2	 offsetof(struct cpu_insn, r2)
+#define OFF_R3	 offsetof(struct cpu_insn, r3)
+#define OFF_ARG	 offsetof(struct cpu_insn, arg)
 #define OFF_YMMH ((uint32_t)offsetof(struct cpu, s.ymmh))
-#define OFF_XMM ((uint32_t)offsetof(struct cpu, s.fx.xmm))
-#define OFF_ST	((uint32_t)offsetof(struct cpu, s.fx.st))
-#define OFF_FL	((uint32_t)offsetof(struct cpu, fl))
+#define OFF_XMM	 ((uint32_t)offsetof(struct cpu, s.fx.xmm))
+#define OFF_ST	 ((uint32_t)offsetof(struct cpu, s.fx.st))
+#define OFF_FL	 ((uint32_t)offsetof(struct cpu, fl))
 static_assert(OFF_R3 < 128 && OFF_ARG < 128, "an 8-bit displacement");
 static_assert(offsetof(struct cpu, s.gpr) == 0, "GPRs are at their operand's offset");
 
@@ -413,7 +413,8 @@ static void put_vex_insn(struct emit *e, const struct cpu_dec *d, const struct o
 			 bool mem_r8)
 {
 	const ZydisDecodedInstruction *zi = &d->zi;
-	uint8_t modrm = d->bytes[zi->raw.modrm.offset], vvvv = o[VEX_V].cls ? (uint8_t)o[VEX_V].num : 0;
+	uint8_t modrm = d->bytes[zi->raw.modrm.offset],
+		vvvv = o[VEX_V].cls ? (uint8_t)o[VEX_V].num : 0;
 	bool mem = zi->raw.modrm.mod != 3, w = zi->raw.vex.W && !ignores_w(d);
 
 	if (o[VEX_REG].cls)

@@ -16,7 +16,7 @@
 #define BASIC_MAX_AMD 0xdu
 #define EXT_MAX	      0x80000008u
 #define HYPER_LEAF    0x40000000u
-#define XSAVE_MIN     576u /* legacy region and header; in the standard form YMM follow, then PKRU */
+#define XSAVE_MIN     576u /* legacy region and header; YMM and PKRU follow */
 #define YMM_BYTES     256u
 #define PKRU_BYTES    8u
 

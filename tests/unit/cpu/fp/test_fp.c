@@ -174,8 +174,10 @@ static void prepare(struct native *n, unsigned run)
 		bool wide = run & RUN_GATHER_Q;
 
 		for (unsigned k = 0; k < 4; k++) {
-			index[k] = k % 2 && wide ? -(index[k - 1] >> 31) : (uint32_t)(rnd() % 600) - 40;
-			upper[k] = k % 2 && wide ? -(upper[k - 1] >> 31) : (uint32_t)(rnd() % 600) - 40;
+			bool high = k % 2 && wide;
+
+			index[k] = high ? -(index[k - 1] >> 31) : (uint32_t)(rnd() % 600) - 40;
+			upper[k] = high ? -(upper[k - 1] >> 31) : (uint32_t)(rnd() % 600) - 40;
 		}
 	}
 	for (unsigned k = 0; k < sizeof(data); k += 16)
@@ -406,7 +408,9 @@ static void vex_opcode(uint8_t b1, uint8_t b2, unsigned op, unsigned run, unsign
 
 				if (gather != (shape[n].sib != 0))
 					continue;
-				one_form(bytes, run | (gather ? RUN_GATHER : 0) | (op & 1 ? RUN_GATHER_Q : 0),
+				one_form(bytes,
+					 run | (gather ? RUN_GATHER : 0) |
+						 (op & 1 ? RUN_GATHER_Q : 0),
 					 count);
 			}
 }
