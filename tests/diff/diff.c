@@ -543,6 +543,59 @@ static void run_form(const struct diff_form *f, enum diff_mode mode, unsigned ca
 	t->forms_bad += bad != 0;
 }
 
+/* ---- what is no instruction -------------------------------------------------------------------------- */
+
+/* Random bytes that Zydis does not decode: opcode maps, prefixes and VEX in all mixtures. */
+static void random_bytes(uint8_t b[16])
+{
+	static const uint8_t starts[][3] = {{0},    {0x0f},	  {0x0f, 0x38}, {0x0f, 0x3a},
+					    {0x66}, {0x66, 0x0f}, {0xf3, 0x0f}, {0xf2, 0x0f},
+					    {0xf0}, {0xc4},	  {0xc5},	{0xf0, 0x0f}};
+	const uint8_t *start = starts[below(ARRAY_SIZE(starts))];
+
+	for (unsigned k = 0; k < 16; k++)
+		b[k] = (uint8_t)rnd();
+	for (unsigned k = 0; k < 3 && start[k]; k++)
+		b[k] = start[k];
+}
+
+static void run_undefined(enum diff_mode mode, unsigned cases, struct totals *t)
+{
+	static const char *const names[] = {"64", "32", "16"};
+	static const struct diff_form nop = {.bytes = {0x90}, .len = 1, .text = "no instruction"};
+	static struct diff_case c;
+	static struct diff_result native, ours;
+	ZydisDecodedInstruction zi;
+	ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
+	unsigned long bad = 0;
+	uint8_t b[16];
+	uint64_t key;
+
+	for (unsigned k = 0; k < cases; k++) {
+		do
+			random_bytes(b);
+		while (diff_decode(mode, b, &zi, op, &key));
+		make_case(&nop, mode, &c);
+		memcpy(c.bytes, b, 15);
+		c.len = 15;
+		c.traced = true;
+		memset(&native, 0, sizeof(native));
+		memset(&ours, 0, sizeof(ours));
+		diff_native_run(&c, &native);
+		diff_soft_run(&c, &ours);
+		if (native.vector == ours.vector && native.regs.rip == ours.regs.rip)
+			continue;
+		if (++bad <= 20) {
+			char what[64];
+
+			snprintf(what, sizeof(what), "exception %u, ours %u", native.vector, ours.vector);
+			tell(&nop, &c, what);
+		}
+	}
+	printf("%s-bit: %u encodings of no instruction, %lu differ\n", names[mode], cases, bad);
+	t->forms_bad += bad != 0;
+}
+
 static void list_excluded(const struct diff_forms *forms, struct totals *t, bool list)
 {
 	for (size_t k = 0; k < forms->count; k++) {
@@ -592,6 +645,8 @@ int main(int argc, char **argv)
 			if (!forms.form[k].excluded &&
 			    (!match || strstr(forms.form[k].text, match)))
 				run_form(&forms.form[k], mode, cases, &t);
+		if (!match)
+			run_undefined(mode, cases * 20, &t);
 		list_excluded(&forms, &t, list);
 		printf("%s-bit: %lu forms, %lu cases (%lu faulted), %lu forms not compared, %lu forms differ\n",
 		       names[mode], t.forms, t.cases, t.faults, t.excluded, t.forms_bad);
