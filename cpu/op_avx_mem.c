@@ -38,16 +38,23 @@ static unsigned element_size(const struct cpu_insn *i)
 /* ---- VMASKMOVPS, VMASKMOVPD, VPMASKMOVD, VPMASKMOVQ -------------------------------------------
  */
 
-/* The segment comes before the pages of any element. */
+/* Over the 4-GiB end of a segment. */
+static bool straddles(const struct cpu *c, uint64_t ea, unsigned size)
+{
+	return (c->mode & CPU_MODE_CODE) != CPU_MODE_CODE64 && (uint32_t)(ea + size - 1) < size - 1;
+}
+
+/* The segment comes before the pages of any element; but what straddles its end has its turn in a load. */
 static void check_segment(struct cpu *c, const struct cpu_insn *i, bool write)
 {
 	const unsigned size = element_size(i), count = ARG_BYTES(i->arg) / size;
+	const uint64_t ea = cpu_ea(c, i);
 
 	if (c->mode & CPU_MODE_FLAT && i->seg < X86_FS)
 		return;
 	for (unsigned n = 0; n < count; n++)
-		if (is_masked(c, i, n, size))
-			element_lin(c, i, cpu_ea(c, i) + n * size, size, write);
+		if (is_masked(c, i, n, size) && (write || !straddles(c, ea + n * size, size)))
+			element_lin(c, i, ea + n * size, size, write);
 }
 
 CPU_BODY masked_load_body(struct cpu *c, const struct cpu_insn *i)
@@ -76,6 +83,13 @@ CPU_BODY masked_store_body(struct cpu *c, const struct cpu_insn *i)
 	const uint64_t ea = cpu_ea(c, i);
 	const unsigned access = CPU_ACCESS_WRITE | (cpu_cpl(c) == 3 ? CPU_ACCESS_USER : 0);
 
+	/* But an element over the 4-GiB end of its segment: the page comes first. */
+	for (unsigned n = 0; n < count; n++)
+		if (is_masked(c, i, n, size) && straddles(c, ea + n * size, size))
+			cpu_probe(c, i,
+				  cpu_lin_wrap(c,
+					       cpu_seg_check(c, i, i->seg, ea + n * size, 1, true)),
+				  size, access);
 	check_segment(c, i, true);
 	for (unsigned n = 0; n < count; n++)
 		if (is_masked(c, i, n, size))

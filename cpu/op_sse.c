@@ -278,6 +278,18 @@ static void mmx_store_32(struct cpu *c, const struct cpu_insn *i)
 	CPU_NEXT(c, i);
 }
 
+/* Where the bytes from @n on go, segment checked; offsets wrap as the address size has it. */
+static uint64_t half_lin(struct cpu *c, const struct cpu_insn *i, unsigned n)
+{
+	uint64_t ea = cpu_ea(c, i) + n;
+
+	if (i->asize != 8)
+		ea = i->asize == 2 ? (uint16_t)ea : (uint32_t)ea;
+	if ((c->mode & CPU_MODE_CODE) == CPU_MODE_CODE64)
+		return ea + c->lbase[i->seg];
+	return cpu_seg_check(c, i, i->seg, ea, 8, true);
+}
+
 /*
  * MASKMOVQ, MASKMOVDQU: byte by byte, as bytes that are masked off must not be touched. The access
  * is checked as a whole before: silicon faults for bytes that are masked off, too.
@@ -285,18 +297,20 @@ static void mmx_store_32(struct cpu *c, const struct cpu_insn *i)
 static void masked_store(struct cpu *c, const struct cpu_insn *i, const uint8_t *data,
 			 const uint8_t *mask, unsigned size)
 {
-	const uint64_t lin = cpu_fp_lin(c, i, size, true);
+	uint64_t lin[2] = {0};
 
-	if (unlikely(c->mode & CPU_MODE_AC) && (lin & 7) && cpu_lin_canonical(c, lin) &&
-	    cpu_lin_canonical(c, lin + size - 1))
-		cpu_fault_err(c, i, X86_VEC_AC, 0);
-	/* The upper half first: CR2 shows it. */
-	for (unsigned n = size; n; n -= 8)
-		cpu_probe(c, i, cpu_lin_wrap(c, lin + n - 8), 8,
-			  CPU_ACCESS_WRITE | (cpu_cpl(c) == 3 ? CPU_ACCESS_USER : 0));
+	/* The upper half first, each by itself: faults and CR2 show it. */
+	for (unsigned n = size; n; n -= 8) {
+		uint64_t at = lin[n / 8 - 1] = half_lin(c, i, n - 8);
+
+		if (unlikely(c->mode & CPU_MODE_AC) && (at & 7) && cpu_lin_canonical(c, at) &&
+		    cpu_lin_canonical(c, at + 7))
+			cpu_fault_err(c, i, X86_VEC_AC, 0);
+		cpu_probe(c, i, at, 8, CPU_ACCESS_WRITE | (cpu_cpl(c) == 3 ? CPU_ACCESS_USER : 0));
+	}
 	for (unsigned n = 0; n < size; n++)
 		if (mask[n] >> 7)
-			cpu_st8(c, i, cpu_lin_wrap(c, lin + n), data[n]);
+			cpu_st8(c, i, cpu_lin_wrap(c, lin[n / 8] + n % 8), data[n]);
 }
 
 static void maskmovdqu(struct cpu *c, const struct cpu_insn *i)
