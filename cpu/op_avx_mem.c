@@ -44,7 +44,7 @@ static bool straddles(const struct cpu *c, uint64_t ea, unsigned size)
 	return (c->mode & CPU_MODE_CODE) != CPU_MODE_CODE64 && (uint32_t)(ea + size - 1) < size - 1;
 }
 
-/* The segment comes before any element's pages; but what straddles its end has its turn in a load. */
+/* The segment before any element's pages; but what straddles its end has its turn in a load. */
 static void check_segment(struct cpu *c, const struct cpu_insn *i, bool write)
 {
 	const unsigned size = element_size(i), count = ARG_BYTES(i->arg) / size;
