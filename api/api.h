@@ -15,12 +15,8 @@ struct api_ops {
 	api_handler machine_create;
 	api_handler machine_start;
 	api_handler machine_stop;
-	api_handler machine_pause;
-	api_handler machine_resume;
-	api_handler machine_reset;
 	api_handler machine_list;
 	api_handler machine_show;
-	api_handler machine_stats;
 	api_handler machine_console;
 	api_handler machine_logs;
 	api_handler machine_wait;
@@ -30,6 +26,9 @@ struct api_ops {
 };
 
 extern const struct api_table api_umbrad_methods;
+/* The API_M_MACHINE rows, at the end of both umbrad's and umbra-vm's table. */
+extern const struct api_table api_machine_methods;
+extern const struct api_table api_dirty_methods; /* behind those */
 
 /* A machine's states as umbrad tells them. */
 enum machine_state {

@@ -20,8 +20,10 @@
 
 const char *const machine_engine_names[] = {"auto", "soft", "kvm", NULL};
 const char *const machine_mmu_names[] = {"auto", "shadow", "tdp", NULL};
+const char *const machine_tdp_format_names[] = {"ept", "npt", NULL};
 const char *const machine_clock_names[] = {"host", "instructions", NULL};
 const char *const machine_boot_names[] = {"auto", "payload", "bzimage", "pvh", "multiboot", NULL};
+const char *const machine_mmu_page_names[] = {"1G", "2M", "4K", NULL};
 static const char *const on_reset_names[] = {"end", "restart", NULL};
 
 #define AT(member) .offset = offsetof(struct machine_def, member)
@@ -75,6 +77,29 @@ static const struct api_field def_fields[] = {
 	 AT(mmu),
 	 .dflt = "auto",
 	 .help = "the memory virtualization policy"},
+	{.name = "mmu_disable",
+	 .type = API_STRING,
+	 .max = MACHINE_CPU_MAX,
+	 AT(mmu_disable),
+	 .help = "mechanisms of the MMU to do without, such as unsync,prefetch, to measure them"},
+	{.name = "mmu_max_page",
+	 .type = API_ENUM,
+	 .choices = machine_mmu_page_names,
+	 AT(mmu_max_page),
+	 .dflt = "1G",
+	 .help = "the largest page in the tables that the MMU builds"},
+	{.name = "mmu_tables",
+	 .type = API_SIZE,
+	 .max = (int64_t)MACHINE_MEMORY_MAX,
+	 AT(mmu_tables),
+	 .dflt = "0",
+	 .help = "a bound on the memory of those tables; 0 follows from the size of the RAM"},
+	{.name = "tdp_format",
+	 .type = API_ENUM,
+	 .choices = machine_tdp_format_names,
+	 AT(tdp_format),
+	 .dflt = "ept",
+	 .help = "under tdp, whose form our tables have: Intel's or AMD's"},
 	{.name = "clock",
 	 .type = API_ENUM,
 	 .choices = machine_clock_names,

@@ -7,6 +7,8 @@
 
 enum machine_engine { MACHINE_ENGINE_AUTO, MACHINE_ENGINE_SOFT, MACHINE_ENGINE_KVM };
 enum machine_mmu { MACHINE_MMU_AUTO, MACHINE_MMU_SHADOW, MACHINE_MMU_TDP };
+enum machine_tdp_format { MACHINE_TDP_EPT, MACHINE_TDP_NPT };
+enum machine_mmu_page { MACHINE_MMU_PAGE_1G, MACHINE_MMU_PAGE_2M, MACHINE_MMU_PAGE_4K };
 enum machine_clock { MACHINE_CLOCK_HOST, MACHINE_CLOCK_INSTRUCTIONS };
 enum machine_boot {
 	MACHINE_BOOT_AUTO,
@@ -35,6 +37,10 @@ struct machine_def {
 	int64_t cpus;
 	int engine; /* enum machine_engine, and so on: int, as the schema loads it */
 	int mmu;
+	int tdp_format;
+	int mmu_max_page;
+	char *mmu_disable;   /* names of mechanisms, parted by commas; NULL: none */
+	uint64_t mmu_tables; /* bytes; 0: by the size of the RAM */
 	int clock;
 	int boot;
 	int on_reset;
@@ -46,6 +52,8 @@ extern const struct api_fields machine_def_fields;
 
 extern const char *const machine_engine_names[];
 extern const char *const machine_mmu_names[];
+extern const char *const machine_tdp_format_names[];
+extern const char *const machine_mmu_page_names[];
 extern const char *const machine_clock_names[];
 extern const char *const machine_boot_names[];
 

@@ -13,6 +13,12 @@ enum api_access { API_READ, API_OPERATE, API_ADMIN };
 #define API_M_FD_IN  1u /* one descriptor comes with the call */
 #define API_M_FD_OUT 2u /* one descriptor may go with the reply: then the result has "fds": 1 */
 #define API_M_LONG   4u /* may take over 100 ms: answered later (in issue 4's terms a job) */
+/*
+ * About one machine, the parameter "name", and served by its umbra-vm: umbrad only finds the
+ * machine, which must have a process, and passes the call and its answer on. Such rows stand in
+ * api_machine_methods, their handlers in struct api_machine_ops.
+ */
+#define API_M_MACHINE 8u
 
 /*
  * A handler answers its call exactly once, now or later, with api_call_reply() or api_call_fail().
@@ -34,7 +40,12 @@ struct api_method {
 struct api_table {
 	const struct api_method *m;
 	size_t n;
+	const struct api_table *more; /* further rows; or NULL */
 };
+
+/* Every row: those of the tables behind @more too. NULL: there are no more than @i. */
+const struct api_method *api_method_at(const struct api_table *table, size_t i);
+size_t api_method_count(const struct api_table *table);
 
 const struct api_method *api_method_find(const struct api_table *table, const char *name);
 /* The method's name nearest to a mistyped one, or NULL. */

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The method table of umbrad. A row here is all that a new method needs besides its handler. */
+/* The methods that umbrad serves itself; those about a machine are in machine_methods.c. A row is
+ * all that a new method needs besides its handler. */
 #include "api/api.h"
 
 #include <json-c/json.h>
+
+#include "api/rows.h"
 
 #define WAIT_MAX_S 31536000
 
@@ -13,11 +16,6 @@ const char *const machine_state_names[MACHINE_STATE_COUNT + 1] = {
 };
 
 static const char *const log_names[] = {"console", "vm", NULL};
-
-#define FIELD_NAME                                                                                 \
-	{                                                                                          \
-		.name = "name", .type = API_NAME, .required = true, .help = "the machine"          \
-	}
 
 static const struct api_field one_name[] = {FIELD_NAME};
 
@@ -178,9 +176,7 @@ static const struct api_field version_result[] = {
 	{.name = "capabilities", .type = API_ANY, .required = true, .help = "an array of names"},
 };
 
-static const struct api_field any_result[] = {
-	{.name = "*", .type = API_ANY, .help = "see the method's summary"},
-};
+static const struct api_field any_result[] = {API_FIELD_ANY};
 
 static const struct api_field subscribe_result[] = {
 	{.name = "last",
@@ -195,10 +191,6 @@ static const struct api_field subscribe_result[] = {
 	 .help = "whether events after \"since\" are no longer kept"},
 };
 
-#define P(array)    .params = API_FIELDS("the parameters", array)
-#define R(array)    .result = API_FIELDS("the result", array)
-#define NO_PARAMS   .params = {.what = "the parameters"}
-#define NO_RESULT   .result = {.what = "the result"}
 #define HANDLER(op) .handler = offsetof(struct api_ops, op), .since = "0.1"
 
 static const struct api_method rows[] = {
@@ -234,24 +226,6 @@ static const struct api_method rows[] = {
 	 .access = API_OPERATE,
 	 .flags = API_M_LONG,
 	 HANDLER(machine_stop)},
-	{.name = "machine.pause",
-	 .summary = "Pause a machine.",
-	 P(one_name),
-	 NO_RESULT,
-	 .access = API_OPERATE,
-	 HANDLER(machine_pause)},
-	{.name = "machine.resume",
-	 .summary = "Let a paused machine go on.",
-	 P(one_name),
-	 NO_RESULT,
-	 .access = API_OPERATE,
-	 HANDLER(machine_resume)},
-	{.name = "machine.reset",
-	 .summary = "Reset a machine as its reset button would.",
-	 P(one_name),
-	 NO_RESULT,
-	 .access = API_OPERATE,
-	 HANDLER(machine_reset)},
 	{.name = "machine.list",
 	 .summary = "List all machines.",
 	 NO_PARAMS,
@@ -264,12 +238,6 @@ static const struct api_method rows[] = {
 	 R(machine_result),
 	 .access = API_READ,
 	 HANDLER(machine_show)},
-	{.name = "machine.stats",
-	 .summary = "Show a running machine's counters.",
-	 P(one_name),
-	 R(any_result),
-	 .access = API_READ,
-	 HANDLER(machine_stats)},
 	{.name = "machine.console",
 	 .summary = "Attach to a running machine's console.",
 	 P(one_name),
@@ -311,4 +279,8 @@ static const struct api_method rows[] = {
 	 HANDLER(events_unsubscribe)},
 };
 
-const struct api_table api_umbrad_methods = {.m = rows, .n = ARRAY_SIZE(rows)};
+const struct api_table api_umbrad_methods = {
+	.m = rows,
+	.n = ARRAY_SIZE(rows),
+	.more = &api_machine_methods,
+};

@@ -97,6 +97,10 @@ static struct json_object *schema_of(const struct api_field *f)
 		add_string(s, "type", "string");
 		add_string(s, "pattern", "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$");
 		break;
+	case API_ADDR:
+		add_string(s, "type", "string");
+		add_string(s, "pattern", "^(0x[0-9a-fA-F]{1,16}|[0-9]{1,20})$");
+		break;
 	case API_SIZE: return schema_of_size(s);
 	case API_ENUM: return schema_of_enum(f, s);
 	case API_PATHS: return schema_of_paths(s);
@@ -138,8 +142,8 @@ struct json_object *api_openrpc(const struct api_table *table, const char *title
 	struct json_object *doc = json_object_new_object(), *info = json_object_new_object();
 	struct json_object *methods = json_object_new_array();
 
-	for (size_t i = 0; i < table->n; i++)
-		json_object_array_add(methods, describe_method(&table->m[i]));
+	for (size_t i = 0; i < api_method_count(table); i++)
+		json_object_array_add(methods, describe_method(api_method_at(table, i)));
 	add_string(info, "title", title);
 	add_string(info, "version", UMBRA_VERSION);
 	add_string(doc, "openrpc", "1.2.6");

@@ -25,7 +25,7 @@ const char *api_type_name(enum api_type type)
 		[API_BOOL] = "boolean",	 [API_INT] = "integer", [API_NUMBER] = "number",
 		[API_STRING] = "string", [API_NAME] = "name",	[API_PATH] = "path",
 		[API_SIZE] = "size",	 [API_ENUM] = "choice", [API_PATHS] = "paths",
-		[API_OBJECT] = "object", [API_ANY] = "any",
+		[API_OBJECT] = "object", [API_ANY] = "any",	[API_ADDR] = "address",
 	};
 
 	return names[type];
@@ -85,6 +85,42 @@ int api_size_parse(const char *text, uint64_t *bytes)
 	return __builtin_mul_overflow(n, unit, bytes) ? -ERANGE : 0;
 }
 
+int api_addr_parse(const char *text, uint64_t *addr)
+{
+	bool hex = text[0] == '0' && (text[1] == 'x' || text[1] == 'X');
+	unsigned long long n;
+	char *end;
+
+	if (!(hex ? isxdigit((unsigned char)text[2]) : isdigit((unsigned char)text[0])))
+		return -EINVAL;
+	errno = 0;
+	n = strtoull(text, &end, hex ? 16 : 10);
+	if (*end)
+		return -EINVAL;
+	if (errno)
+		return -ERANGE;
+	*addr = n;
+	return 0;
+}
+
+uint64_t api_addr_get(struct json_object *value)
+{
+	uint64_t addr = 0;
+
+	if (json_object_is_type(value, json_type_int))
+		return json_object_get_uint64(value);
+	api_addr_parse(json_object_get_string(value), &addr);
+	return addr;
+}
+
+struct json_object *api_addr_new(uint64_t addr)
+{
+	char text[24];
+
+	snprintf(text, sizeof(text), "%#llx", (unsigned long long)addr);
+	return json_object_new_string(addr ? text : "0x0");
+}
+
 static void print_size(struct buf *b, uint64_t bytes)
 {
 	if (bytes >= GIB(1) && !(bytes % GIB(1)))
@@ -122,6 +158,7 @@ static void describe(struct buf *b, const struct api_field *f)
 		print_size(b, (uint64_t)f->max);
 		buf_printf(b, " in whole pages of 4K (a number means MiB)");
 		break;
+	case API_ADDR: buf_printf(b, "an address such as \"0x1f00\", of at most 64 bits"); break;
 	case API_ENUM:
 		buf_printf(b, "one of ");
 		for (size_t i = 0; f->choices[i]; i++)
@@ -261,6 +298,16 @@ static bool size_ok(const struct api_field *f, struct json_object *v, uint64_t *
 	return *bytes >= (uint64_t)f->min && *bytes <= (uint64_t)f->max && !(*bytes % PAGE_SIZE);
 }
 
+/* json-c caps an integer that is too large: the largest is refused, as it may be another one. */
+static bool addr_ok(struct json_object *v)
+{
+	uint64_t addr;
+
+	if (json_object_is_type(v, json_type_int))
+		return json_object_get_int64(v) >= 0 && json_object_get_uint64(v) != UINT64_MAX;
+	return string_ok(v, 32) && !api_addr_parse(json_object_get_string(v), &addr);
+}
+
 static int enum_index(const struct api_field *f, struct json_object *v)
 {
 	if (!json_object_is_type(v, json_type_string))
@@ -311,6 +358,7 @@ static int check_value(const struct api_field *f, struct json_object *v, const c
 		break;
 	case API_PATH: ok = path_ok(v); break;
 	case API_SIZE: ok = size_ok(f, v, &bytes); break;
+	case API_ADDR: ok = addr_ok(v); break;
 	case API_ENUM: ok = enum_index(f, v) >= 0; break;
 	case API_PATHS: ok = paths_ok(f, v); break;
 	case API_OBJECT:
@@ -416,6 +464,7 @@ static int load_member(const struct api_field *f, struct json_object *v, void *m
 	case API_INT: *(int64_t *)member = json_object_get_int64(v); break;
 	case API_NUMBER: *(double *)member = json_object_get_double(v); break;
 	case API_SIZE: size_ok(f, v, member); break;
+	case API_ADDR: *(uint64_t *)member = api_addr_get(v); break;
 	case API_ENUM: *(int *)member = enum_index(f, v); break;
 	case API_STRING:
 	case API_NAME:
@@ -455,6 +504,7 @@ static struct json_object *save_member(const struct api_field *f, const void *me
 	case API_BOOL: return json_object_new_boolean(*(const bool *)member);
 	case API_INT: return json_object_new_int64(*(const int64_t *)member);
 	case API_NUMBER: return json_object_new_double(*(const double *)member);
+	case API_ADDR: return api_addr_new(*(const uint64_t *)member);
 	case API_ENUM: return json_object_new_string(f->choices[*(const int *)member]);
 	case API_SIZE:
 		print_size(&b, *(const uint64_t *)member);

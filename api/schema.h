@@ -16,6 +16,7 @@ enum api_type {
 	API_NAME,   /* char *, a machine's name: [A-Za-z0-9][A-Za-z0-9._-]{0,62} */
 	API_PATH,   /* char *, a path of at most 4095 bytes, not empty */
 	API_SIZE,   /* uint64_t bytes in [min, max]; JSON: MiB as a number or "512M" (K, M, G, T) */
+	API_ADDR,   /* uint64_t, any; JSON: "0x1f00" or "7936", or an integer, not negative */
 	API_ENUM,   /* int, the index in choices */
 	API_PATHS,  /* struct api_strings of at most max paths; JSON: an array */
 	API_OBJECT, /* fields of its own (NULL: any object); struct json_object *, a reference */
@@ -80,6 +81,12 @@ int api_field_from_text(const struct api_field *field, const char *text, struct 
 const struct api_field *api_field_find(const struct api_fields *fields, const char *name);
 const char *api_type_name(enum api_type type);
 
+/* A number in C's notation, hexadecimal or decimal, nothing around it; -EINVAL, -ERANGE. */
+int api_addr_parse(const char *text, uint64_t *addr);
+/* An API_ADDR's value; it has been checked. */
+uint64_t api_addr_get(struct json_object *value);
+/* …and the other way: "0x1f00", so that no reader rounds it. NULL: no memory. */
+struct json_object *api_addr_new(uint64_t addr);
 /* Whether @name may name a machine. */
 bool api_name_valid(const char *name);
 /* "512M" or "1G" or "64K" or plain bytes-in-MiB "256" to bytes; -EINVAL, -ERANGE. */

@@ -241,6 +241,25 @@ static struct api_call *call_create(struct api_session *session, struct batch *b
 	return call;
 }
 
+static void handle(struct api_call *call)
+{
+	const struct api_server_config *config = &call->server->config;
+	const struct api_method *method = call->method;
+	const void *ops = config->ops;
+	api_handler handler = NULL;
+
+	if (method->flags & API_M_MACHINE) {
+		handler = config->forward;
+		ops = config->machine_ops;
+	}
+	if (!handler && ops)
+		handler = *(const api_handler *)((const char *)ops + method->handler);
+	if (handler)
+		handler(call);
+	else
+		api_call_fail(call, API_KIND_NOT_SUPPORTED, "%s is not served here", method->name);
+}
+
 static void dispatch(struct api_session *session, struct json_object *msg, struct batch *batch)
 {
 	struct json_object *id, *params;
@@ -278,7 +297,7 @@ static void dispatch(struct api_session *session, struct json_object *msg, struc
 	call->notification = notification;
 	call->params = params ? json_object_get(params) : json_object_new_object();
 	call->fd = fd;
-	(*(const api_handler *)((const char *)session->server->config.ops + method->handler))(call);
+	handle(call);
 }
 
 static void dispatch_batch(struct api_session *session, struct json_object *msg)
@@ -495,7 +514,10 @@ const struct api_method *api_call_method(const struct api_call *call)
 
 void *api_call_data(const struct api_call *call)
 {
-	return call->server->config.data;
+	const struct api_server_config *config = &call->server->config;
+
+	return call->method->flags & API_M_MACHINE && !config->forward ? config->machine_data
+								       : config->data;
 }
 
 struct api_session *api_call_session(const struct api_call *call)
@@ -575,6 +597,13 @@ int64_t api_call_int(const struct api_call *call, const char *name, int64_t dflt
 	struct json_object *v = param(call, name);
 
 	return v ? json_object_get_int64(v) : dflt;
+}
+
+uint64_t api_call_addr(const struct api_call *call, const char *name, uint64_t dflt)
+{
+	struct json_object *v = param(call, name);
+
+	return v ? api_addr_get(v) : dflt;
 }
 
 double api_call_number(const struct api_call *call, const char *name, double dflt)

@@ -9,6 +9,7 @@
 
 struct event_base;
 struct json_object;
+struct api_machine_ops;
 struct api_server;
 struct api_session;
 
@@ -20,6 +21,13 @@ struct api_server_config {
 	const struct api_table *table;
 	const void *ops;	/* what the rows' handler offsets are in */
 	void *data;		/* api_call_data() */
+	/*
+	 * API_M_MACHINE rows: either @forward serves them all, with @data; or their handlers are in
+	 * @machine_ops (one that is NULL is answered with "not-supported"), with @machine_data.
+	 */
+	api_handler forward;
+	const struct api_machine_ops *machine_ops;
+	void *machine_data;
 	enum api_access access; /* the most that this socket's peers may do */
 	/* A connection has come (+1) or gone (-1); may be NULL. */
 	void (*session_changed)(void *data, struct api_session *session, int change);
@@ -70,6 +78,7 @@ void api_call_fail(struct api_call *call, enum api_kind kind, const char *fmt, .
 const char *api_call_string(const struct api_call *call, const char *name);
 bool api_call_bool(const struct api_call *call, const char *name, bool dflt);
 int64_t api_call_int(const struct api_call *call, const char *name, int64_t dflt);
+uint64_t api_call_addr(const struct api_call *call, const char *name, uint64_t dflt);
 double api_call_number(const struct api_call *call, const char *name, double dflt);
 
 #endif

@@ -40,30 +40,6 @@ static void handle_start(struct api_call *call)
 	answer(call, c->ops->start(c->data, &err), &err);
 }
 
-static void handle_pause(struct api_call *call)
-{
-	struct vm_control *c = api_call_data(call);
-	struct api_error err = {0};
-
-	answer(call, c->ops->pause(c->data, &err), &err);
-}
-
-static void handle_resume(struct api_call *call)
-{
-	struct vm_control *c = api_call_data(call);
-	struct api_error err = {0};
-
-	answer(call, c->ops->resume(c->data, &err), &err);
-}
-
-static void handle_reset(struct api_call *call)
-{
-	struct vm_control *c = api_call_data(call);
-	struct api_error err = {0};
-
-	answer(call, c->ops->reset(c->data, &err), &err);
-}
-
 static void handle_stop(struct api_call *call)
 {
 	struct vm_control *c = api_call_data(call);
@@ -93,21 +69,6 @@ static void handle_query(struct api_call *call)
 	api_call_reply(call, obj, -1);
 }
 
-static void handle_stats(struct api_call *call)
-{
-	struct vm_control *c = api_call_data(call);
-	struct json_object *stats = json_object_new_object();
-	struct api_error err = {0};
-	int ret = stats ? c->ops->stats(c->data, stats, &err) : -ENOMEM;
-
-	if (ret) {
-		json_object_put(stats);
-		answer(call, ret, &err);
-		return;
-	}
-	api_call_reply(call, stats, -1);
-}
-
 static void handle_attach_console(struct api_call *call)
 {
 	struct vm_control *c = api_call_data(call);
@@ -126,12 +87,8 @@ static void handle_quit(struct api_call *call)
 
 static const struct vm_handlers handlers = {
 	.start = handle_start,
-	.pause = handle_pause,
-	.resume = handle_resume,
-	.reset = handle_reset,
 	.stop = handle_stop,
 	.query = handle_query,
-	.stats = handle_stats,
 	.attach_console = handle_attach_console,
 	.quit = handle_quit,
 };
@@ -143,6 +100,7 @@ int vm_control_create(struct vm_control **out, struct event_base *base, int list
 		.table = &vm_methods,
 		.ops = &handlers,
 		.access = API_ADMIN,
+		.machine_ops = ops->machine,
 	};
 	struct vm_control *c = calloc(1, sizeof(*c));
 	int ret;
@@ -152,6 +110,7 @@ int vm_control_create(struct vm_control **out, struct event_base *base, int list
 	c->ops = ops;
 	c->data = data;
 	config.data = c;
+	config.machine_data = ops->machine_data ? ops->machine_data(data) : data;
 	ret = api_server_create(&c->server, base, &config);
 	if (!ret && listen_fd >= 0) {
 		ret = listen(listen_fd, BACKLOG) < 0 ? -errno : 0;

@@ -3,30 +3,30 @@
 #ifndef UMBRA_API_VM_CONTROL_H
 #define UMBRA_API_VM_CONTROL_H
 
+#include "api/machine_ops.h"
 #include "api/vm_proto.h"
 
 struct event_base;
 
 /*
  * What umbra-vm does when told to. Each is called on the loop's thread, must not block for long,
- * and returns 0, or a -errno with *err filled (api_error_set). All are mandatory. That something
+ * and returns 0, or a -errno with *err filled (api_error_set). All are mandatory but those
+ * marked. That something
  * happened is told apart from the call, with vm_control_tell(), when it has happened.
  */
 struct vm_control_ops {
 	int (*start)(void *data, struct api_error *err);
-	int (*pause)(void *data, struct api_error *err);
-	int (*resume)(void *data, struct api_error *err);
-	int (*reset)(void *data, struct api_error *err);
 	/* Press the power button. */
 	int (*powerdown)(void *data, struct api_error *err);
 	/* End now with @reason (VM_REASON_STOPPED or VM_REASON_TIMEOUT); also from VM_CREATED. */
 	int (*end)(void *data, enum vm_reason reason, struct api_error *err);
 	/* Fill @report (zeroed); the caller finishes it. */
 	void (*query)(void *data, struct vm_report *report);
-	/* Add the counters to @stats: {"exits": {…}, "instructions": n, "wall_ns": n, …}. */
-	int (*stats)(void *data, struct json_object *stats, struct api_error *err);
 	/* Take @fd (also on failure): console_attach(). */
 	int (*attach_console)(void *data, int fd, struct api_error *err);
+	/* The handlers of api_machine_methods, and what is their api_call_data(); optional. */
+	const struct api_machine_ops *machine;
+	void *(*machine_data)(void *data); /* asked once; NULL: @data itself */
 };
 
 struct vm_control;

@@ -11,6 +11,7 @@
 
 #include <json-c/json.h>
 
+#include "api/api.h"
 #include "api/vm_handlers.h"
 #include "base/cleanup.h"
 #include "base/fd.h"
@@ -53,9 +54,6 @@ static const struct api_field stop_params[] = {
 
 static const struct api_method rows[] = {
 	{.name = "vm.start", .summary = "Run the machine.", BARE(start)},
-	{.name = "vm.pause", .summary = "Pause it.", BARE(pause)},
-	{.name = "vm.resume", .summary = "Let it go on.", BARE(resume)},
-	{.name = "vm.reset", .summary = "Reset it.", BARE(reset)},
 	{.name = "vm.stop",
 	 .summary = "Press the power button, or end it.",
 	 .params = API_FIELDS("the parameters", stop_params),
@@ -64,7 +62,6 @@ static const struct api_method rows[] = {
 	 .since = "0.1",
 	 .handler = offsetof(struct vm_handlers, stop)},
 	{.name = "vm.query", .summary = "Tell its state.", BARE(query)},
-	{.name = "vm.stats", .summary = "Tell its counters.", BARE(stats)},
 	{.name = "vm.attach_console",
 	 .summary = "Attach a descriptor to its console.",
 	 .flags = API_M_FD_IN,
@@ -72,7 +69,11 @@ static const struct api_method rows[] = {
 	{.name = "vm.quit", .summary = "End the process.", BARE(quit)},
 };
 
-const struct api_table vm_methods = {.m = rows, .n = ARRAY_SIZE(rows)};
+const struct api_table vm_methods = {
+	.m = rows,
+	.n = ARRAY_SIZE(rows),
+	.more = &api_machine_methods,
+};
 
 void vm_report_finish(struct vm_report *report)
 {

@@ -102,12 +102,12 @@ struct json_object *vm_config_to_json(const struct machine_def *def,
 
 /*
  * The methods, as vm_control.c serves them:
- *	vm.start {}                          vm.pause {}   vm.resume {}   vm.reset {}
+ *	vm.start {}
  *	vm.stop {force, reason}              force: ends with @reason ("stopped" or "timeout")
  *	vm.query {}                          -> {state, reason, code, message, pid, name, …}
- *	vm.stats {}                          -> the counters
  *	vm.attach_console {} + descriptor    a stream socket or pty
  *	vm.quit {}                           ends the process, running or not, with "stopped"
+ * and api_machine_methods, as a client of umbrad calls them: umbrad passes those on as they are.
  * Notification to every connection: vm.state, with a vm_report as parameters.
  */
 extern const struct api_table vm_methods;

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include <json-c/json.h>
 
@@ -43,17 +44,29 @@ const char *verb_summary(const struct verb *verb)
 	return m ? m->summary : "";
 }
 
+/* Whether @list, words parted by blanks, has @word; the case of letters aside. */
+static bool has_word(const char *list, const char *word)
+{
+	size_t len = strlen(word), n;
+
+	for (; list && *list; list += n + strspn(list + n, " []./")) {
+		n = strcspn(list, " []./");
+		if (n == len && !strncasecmp(list, word, len))
+			return true;
+	}
+	return false;
+}
+
 /* What is an operand or has no meaning on a command line is no option. */
 static bool is_option(const struct verb *verb, const struct api_fields *fields,
 		      const struct api_field *f)
 {
 	if (f->type == API_OBJECT || f->type == API_ANY)
 		return false;
-	if (verb->run == verb_call && (!strcmp(f->name, "console") || !strcmp(f->name, "bound")))
-		return false;
-	if (verb->run == verb_logs && !strcmp(f->name, "offset"))
-		return false;
-	return fields == &machine_def_fields || strcmp(f->name, "name");
+	if (fields == &machine_def_fields)
+		return true;
+	return strcmp(f->name, "name") && !has_word(verb->hidden, f->name) &&
+	       !has_word(verb->operand, f->name);
 }
 
 /* "--on-reset" is the field on_reset. */
@@ -180,21 +193,80 @@ static int parse_option(struct args *args, char ***argv, struct api_error *err)
 	return set_option(args, where, f, eq ? eq + 1 : **argv, err);
 }
 
+/*
+ * The operand at @i of the verb's, as it is written there; NULL: there are fewer. One that ends in
+ * dots stands for all that follow.
+ */
+static const char *operand_at(const struct verb *verb, size_t i, size_t *len)
+{
+	const char *s = verb->operand;
+
+	for (; s && *s; s += *len + strspn(s + *len, " ")) {
+		*len = strcspn(s, " ");
+		if (!i || s[*len - 1] == '.')
+			return s;
+		i--;
+	}
+	return NULL;
+}
+
+/* The field that the operand is, or NULL; of vmctl's own, or the method's. */
+static const struct api_field *operand_field(const struct verb *verb, const char *operand,
+					     const struct api_fields **where)
+{
+	const struct api_fields *sets[4];
+	const char *start = operand + (*operand == '[');
+	size_t n = verb_fields(verb, sets), len = strcspn(start, " []./");
+
+	for (size_t i = 0; i < n; i++) {
+		for (size_t j = 0; j < sets[i]->n; j++) {
+			const char *name = sets[i]->f[j].name;
+
+			if (sets[i] == &machine_def_fields || strlen(name) != len ||
+			    strncasecmp(name, start, len) != 0)
+				continue;
+			*where = sets[i];
+			return &sets[i]->f[j];
+		}
+	}
+	return NULL;
+}
+
 static int parse_operand(struct args *args, const char *word, struct api_error *err)
 {
-	const char *operand = args->verb->operand;
+	const struct api_fields *where;
+	const struct api_field *f;
+	const char *operand;
+	size_t len;
 
-	if (!operand || args->word)
+	operand = operand_at(args->verb, args->n_words, &len);
+	if (!operand || args->n_words == ARRAY_SIZE(args->words))
 		return api_error_set(err, API_KIND_INVALID_PARAMS,
 				     "\"vmctl %s\" does not know what to do with \"%.64s\"",
 				     args->verb->name, word);
-	args->word = word;
-	if (strcmp(operand, "NAME"))
+	args->words[args->n_words++] = word;
+	f = operand_field(args->verb, operand, &where);
+	if (!f)
 		return 0;
-	if (!api_name_valid(word))
-		return api_error_field(err, "name", "\"%.64s\" is no machine's name", word);
-	json_object_object_add(args->params, "name", json_object_new_string(word));
-	return 0;
+	if (f->type == API_NAME && !api_name_valid(word))
+		return api_error_field(err, f->name, "\"%.64s\" is no machine's name", word);
+	return set_option(args, where, f, word, err);
+}
+
+/* An operand that is not given and must be. 0, or -errno with *err. */
+static int check_operands(const struct args *args, struct api_error *err)
+{
+	const struct api_fields *where;
+	const struct api_field *f;
+	const char *operand;
+	size_t len;
+
+	operand = operand_at(args->verb, args->n_words, &len);
+	if (!operand || *operand == '[')
+		return 0;
+	f = operand_field(args->verb, operand, &where);
+	return api_error_field(err, f ? f->name : "", "\"vmctl %s\" wants a %.*s", args->verb->name,
+			       (int)len, operand);
 }
 
 int args_parse(struct args *args, const struct verb *verb, char **argv, struct api_error *err)
@@ -216,10 +288,7 @@ int args_parse(struct args *args, const struct verb *verb, char **argv, struct a
 		if (!*argv)
 			break;
 	}
-	if (!ret && !args->help && verb->operand && !args->word && verb->operand[0] != '[')
-		ret = api_error_field(err, "name", "\"vmctl %s\" wants a %s", verb->name,
-				      verb->operand);
-	return ret;
+	return ret || args->help ? ret : check_operands(args, err);
 }
 
 void args_finish(struct args *args)
@@ -241,6 +310,7 @@ static void print_value(const struct api_field *f)
 		      : f->type == API_SIZE			  ? "SIZE"
 		      : f->type == API_NAME			  ? "NAME"
 		      : f->type == API_INT			  ? "N"
+		      : f->type == API_ADDR			  ? "ADDR"
 								  : "TEXT");
 }
 
@@ -280,46 +350,67 @@ void print_help(void)
 {
 	puts("Usage: vmctl VERB [OPTION]... [NAME]\nDrive virtual machines.\n\nVerbs:");
 	for (size_t i = 0; i < n_verbs; i++)
-		if (verbs[i].name[0] != '_')
+		if (verbs[i].name[0] != '_' && !strchr(verbs[i].name, ' '))
 			printf("  %-9s %s\n", verbs[i].name, verb_summary(&verbs[i]));
+	puts("\nVerbs of two words:");
+	for (size_t i = 0; i < n_verb_groups; i++)
+		printf("  %-9s %s\n", verb_groups[i].name, verb_groups[i].summary);
 	puts("\n\"vmctl help VERB\" shows a verb's options; see also vmctl(1).");
+}
+
+void print_group_help(const struct verb_group *group)
+{
+	const char *second;
+
+	printf("Usage: vmctl %s VERB [OPTION]... NAME\n%s\n\nVerbs:\n", group->name,
+	       group->summary);
+	for (size_t i = 0; i < n_verbs; i++)
+		if ((second = verb_in_group(&verbs[i], group)))
+			printf("  %-9s %s\n", second, verb_summary(&verbs[i]));
+	printf("\n\"vmctl help %s VERB\" shows a verb's options; see also vmctl(1).\n",
+	       group->name);
 }
 
 int verb_help(struct args *args)
 {
+	const struct verb_group *group = args->n_words ? verb_group_find(args->words[0]) : NULL;
 	const struct verb *verb;
+	size_t used;
 
-	if (!args->word) {
+	if (!args->n_words) {
 		print_help();
 		return 0;
 	}
-	verb = verb_find(args->word);
-	if (!verb) {
-		fprintf(stderr, "vmctl: there is no verb \"%s\"\n", args->word);
-		return VM_STATUS_USAGE;
+	if (group && args->n_words == 1) {
+		print_group_help(group);
+		return 0;
 	}
+	verb = verb_find(args->words, args->n_words, &used);
+	if (!verb)
+		return unknown_verb(args->words, args->n_words);
 	print_verb_help(verb);
 	return 0;
 }
 
-/* Words for the shell, one a line: the verbs; or a verb's options, and the machines it may take. */
-int verb_complete(struct args *args)
-{
-	const struct verb *verb = args->word ? verb_find(args->word) : NULL;
-	const struct api_fields *sets[4];
-	struct api_client *client;
-	struct api_reply reply;
-	size_t n;
+/* ---- words for the shell, one a line ---- */
 
-	if (!args->word) {
-		for (size_t i = 0; i < n_verbs; i++)
-			if (verbs[i].name[0] != '_')
-				puts(verbs[i].name);
-		return 0;
+static void complete_verbs(const struct verb_group *group)
+{
+	for (size_t i = 0; i < n_verbs; i++) {
+		const char *name = group ? verb_in_group(&verbs[i], group) : verbs[i].name;
+
+		if (name && name[0] != '_' && !strchr(name, ' '))
+			puts(name);
 	}
-	if (!verb)
-		return 0;
-	n = verb_fields(verb, sets);
+	for (size_t i = 0; !group && i < n_verb_groups; i++)
+		puts(verb_groups[i].name);
+}
+
+static void complete_options(const struct verb *verb)
+{
+	const struct api_fields *sets[4];
+	size_t n = verb_fields(verb, sets);
+
 	if (verb->definition)
 		sets[n++] = &config_option;
 	for (size_t i = 0; i < n; i++) {
@@ -332,9 +423,15 @@ int verb_complete(struct args *args)
 		}
 	}
 	puts("--json\n--help");
-	if (!verb->operand || strcmp(verb->operand, "NAME") ||
-	    connect_umbrad(&client, NULL, false, NULL))
-		return 0;
+}
+
+static void complete_machines(void)
+{
+	struct api_client *client;
+	struct api_reply reply;
+
+	if (connect_umbrad(&client, NULL, false, NULL))
+		return;
 	if (!api_client_call(client, "machine.list", NULL, 2000, &reply)) {
 		struct json_object *all = object_of(reply.result, "machines");
 
@@ -343,5 +440,45 @@ int verb_complete(struct args *args)
 	}
 	api_reply_finish(&reply);
 	api_client_destroy(client);
+}
+
+/* Whether @word is an option of @verb's that wants a value; its choices, if they are known. */
+static bool complete_value(const struct verb *verb, const char *word)
+{
+	const struct api_fields *where;
+	const struct api_field *f;
+	struct names all;
+	char name[64];
+
+	if (strncmp(word, "--", 2) != 0)
+		return false;
+	option_to_field(word + 2, strlen(word + 2), name, sizeof(name));
+	f = find_option(verb, name, &where, &all);
+	for (size_t i = 0; f && f->type == API_ENUM && f->choices[i]; i++)
+		puts(f->choices[i]);
+	return f && f->type != API_BOOL;
+}
+
+/* What may follow the words: verbs; or the verb's options, and the machines that it may take. */
+int verb_complete(struct args *args)
+{
+	const struct verb_group *group = args->n_words ? verb_group_find(args->words[0]) : NULL;
+	const struct verb *verb;
+	size_t used;
+
+	if (!args->n_words || (group && args->n_words == 1)) {
+		complete_verbs(group);
+		return 0;
+	}
+	verb = verb_find(args->words, args->n_words, &used);
+	if (!verb || complete_value(verb, args->words[args->n_words - 1]))
+		return 0;
+	if (verb->run == verb_help) {
+		complete_verbs(args->n_words > 1 ? verb_group_find(args->words[1]) : NULL);
+		return 0;
+	}
+	complete_options(verb);
+	if (verb->operand && !strncmp(verb->operand, "NAME", 4))
+		complete_machines();
 	return 0;
 }

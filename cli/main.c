@@ -22,7 +22,11 @@ const struct verb verbs[] = {
 		 "terminal\n"
 		 "Ctrl-] ends the machine. The exit status tells how it ended, see vmctl(1).\n"},
 	{.name = "create", .method = "machine.create", .definition = true, .run = verb_create},
-	{.name = "start", .method = "machine.start", .operand = "NAME", .run = verb_call},
+	{.name = "start",
+	 .method = "machine.start",
+	 .operand = "NAME",
+	 .hidden = "console bound",
+	 .run = verb_call},
 	{.name = "stop", .method = "machine.stop", .operand = "NAME", .run = verb_call},
 	{.name = "pause", .method = "machine.pause", .operand = "NAME", .run = verb_call},
 	{.name = "resume", .method = "machine.resume", .operand = "NAME", .run = verb_call},
@@ -35,52 +39,212 @@ const struct verb verbs[] = {
 	 .operand = "NAME",
 	 .run = verb_console,
 	 .more = "On a terminal Ctrl-] detaches; the machine runs on.\n"},
-	{.name = "logs", .method = "machine.logs", .operand = "NAME", .run = verb_logs},
+	{.name = "logs",
+	 .method = "machine.logs",
+	 .operand = "NAME",
+	 .hidden = "offset",
+	 .run = verb_logs},
 	{.name = "wait",
 	 .method = "machine.wait",
 	 .operand = "NAME",
 	 .run = verb_wait,
 	 .more = "The exit status is the one that \"vmctl run\" would have.\n"},
+	{.name = "x",
+	 .method = "machine.read",
+	 .operand = "NAME ADDR[/N]",
+	 .own = &x_options,
+	 .hidden = "length",
+	 .run = verb_x,
+	 .summary = "Show guest memory at an address: N bytes, words, strings or instructions.",
+	 .more = "The address is linear, as the vCPU sees it, whatever its privilege.\n"},
+	{.name = "regs", .method = "machine.registers", .operand = "NAME", .run = verb_regs},
+	{.name = "gdb",
+	 .method = "machine.gdb",
+	 .operand = "NAME",
+	 .own = &gdb_options,
+	 .run = verb_gdb,
+	 .summary = "Start gdb on a machine's kernel, or let one attach.",
+	 .more = "The machine stops while gdb looks at it, and goes on when gdb detaches.\n"},
 	{.name = "delete", .method = "machine.delete", .operand = "NAME", .run = verb_call},
+	{.name = "dirty start",
+	 .method = "dirty.start",
+	 .operand = "NAME",
+	 .run = verb_dirty_start,
+	 .more = "The log goes on until \"vmctl dirty stop\", or the machine's end; see\n"
+		 "\"vmctl dirty list\".\n"},
+	{.name = "dirty stop", .method = "dirty.stop", .operand = "NAME", .run = verb_call},
+	{.name = "dirty list", .method = "dirty.list", .operand = "NAME", .run = verb_dirty_list},
+	{.name = "dirty get",
+	 .method = "dirty.get",
+	 .operand = "NAME",
+	 .hidden = "limit format pages",
+	 .own = &dirty_get_options,
+	 .run = verb_dirty_get},
+	{.name = "dirty clear",
+	 .method = "dirty.clear",
+	 .operand = "NAME",
+	 .hidden = "bitmap",
+	 .run = verb_dirty_clear},
+	{.name = "dirty rate",
+	 .method = "dirty.rate",
+	 .operand = "NAME",
+	 .own = &dirty_rate_options,
+	 .run = verb_dirty_rate,
+	 .summary = "Tell how fast a machine dirties its memory.",
+	 .more = "With --client that client's log is read and cleared, else one that is made\n"
+		 "for it.\n"},
+	{.name = "dirty heat",
+	 .method = "dirty.heat",
+	 .operand = "NAME",
+	 .own = &dirty_heat_options,
+	 .run = verb_dirty_heat,
+	 .summary = "Draw where in its memory a machine writes.",
+	 .more = "With --client that client's log is read and cleared, else one that is made\n"
+		 "for it.\n"},
 	{.name = "version",
 	 .method = "system.version",
 	 .run = verb_version,
 	 .summary = "Show the versions of vmctl and of the umbrad that runs."},
-	{.name = "help", .operand = "[VERB]", .run = verb_help, .summary = "Show help."},
+	{.name = "mmu walk",
+	 .method = "mmu.walk",
+	 .operand = "NAME ADDR",
+	 .run = verb_mmu_walk,
+	 .more = "The address is one of the guest's kernel or of the process that the vCPU runs\n"
+		 "now. Nothing is changed: no accessed or dirty bit is set, no entry is made.\n"},
+	{.name = "mmu stat",
+	 .method = "mmu.stat",
+	 .operand = "NAME",
+	 .own = &mmu_stat_options,
+	 .run = verb_mmu_stat},
+	{.name = "mmu context",
+	 .method = "mmu.context",
+	 .operand = "NAME",
+	 .run = verb_mmu_context},
+	{.name = "mmu slots", .method = "mmu.slots", .operand = "NAME", .run = verb_mmu_slots},
+	{.name = "mmu roots", .method = "mmu.roots", .operand = "NAME", .run = verb_mmu_roots},
+	{.name = "mmu pages",
+	 .method = "mmu.pages",
+	 .operand = "NAME",
+	 .hidden = "from limit",
+	 .run = verb_mmu_pages},
+	{.name = "mmu rmap", .method = "mmu.rmap", .operand = "NAME GFN", .run = verb_mmu_rmap},
+	{.name = "mmu map",
+	 .method = "mmu.map",
+	 .operand = "NAME",
+	 .hidden = "limit",
+	 .own = &mmu_map_options,
+	 .run = verb_mmu_map,
+	 .more = "Lines are \"first-last size access page gpa\"; access is read, write,\n"
+		 "execute, and user or supervisor.\n"},
+	{.name = "mmu trace",
+	 .method = "mmu.trace",
+	 .operand = "NAME",
+	 .hidden = "since max",
+	 .own = &mmu_trace_options,
+	 .run = verb_mmu_trace,
+	 .more = "Traces all unless --what says otherwise, until Ctrl-C; then tracing is off\n"
+		 "again. It is the machine's, so one at a time. With --json a line is an event.\n"},
+	{.name = "mmu audit",
+	 .method = "mmu.audit",
+	 .operand = "NAME",
+	 .run = verb_mmu_audit,
+	 .more = "The exit status is 1 when one does not hold.\n"},
+	{.name = "mmu policy",
+	 .method = "mmu.policy",
+	 .operand = "NAME [POLICY]",
+	 .run = verb_mmu_policy},
+	{.name = "help", .operand = "[VERB]...", .run = verb_help, .summary = "Show help."},
 	{.name = "__complete",
-	 .operand = "[VERB]",
+	 .operand = "[WORD]...",
 	 .run = verb_complete,
-	 .summary = "List verbs, or a verb's options and the machines, for shell completion."},
+	 .summary = "List what may follow these words, for shell completion."},
 };
 const size_t n_verbs = ARRAY_SIZE(verbs);
 
-const struct verb *verb_find(const char *name)
+const struct verb_group verb_groups[] = {
+	{"mmu", "Look into a machine's memory virtualization, and switch it."},
+	{"dirty", "Log which pages of a machine's memory are written."},
+};
+const size_t n_verb_groups = ARRAY_SIZE(verb_groups);
+
+const struct verb_group *verb_group_find(const char *name)
 {
-	for (size_t i = 0; i < n_verbs; i++)
-		if (!strcmp(verbs[i].name, name))
-			return &verbs[i];
+	for (size_t i = 0; i < n_verb_groups; i++)
+		if (!strcmp(verb_groups[i].name, name))
+			return &verb_groups[i];
 	return NULL;
 }
 
-static const char *verb_name_at(const void *data, size_t i)
+const char *verb_in_group(const struct verb *verb, const struct verb_group *group)
 {
-	return verbs[i].name;
+	size_t len = strlen(group->name);
+
+	return !strncmp(verb->name, group->name, len) && verb->name[len] == ' '
+		       ? verb->name + len + 1
+		       : NULL;
 }
 
-static int unknown_verb(const char *word)
+const struct verb *verb_find(const char *const *words, size_t n, size_t *used)
 {
-	const char *near = api_nearest(word, verb_name_at, n_verbs, NULL);
+	const struct verb_group *group = n ? verb_group_find(words[0]) : NULL;
 
-	fprintf(stderr, "vmctl: there is no verb \"%s\"%s%s%s\n", word,
-		near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
+	*used = group ? 2 : 1;
+	for (size_t i = 0; i < n_verbs && n >= *used; i++) {
+		const char *name = group ? verb_in_group(&verbs[i], group) : verbs[i].name;
+
+		if (name && !strcmp(name, words[*used - 1]))
+			return &verbs[i];
+	}
+	return NULL;
+}
+
+/* What the word at the place of an unknown one may have been meant to be. */
+struct candidates {
+	const char *v[64];
+	size_t n;
+};
+
+static const char *candidate_at(const void *data, size_t i)
+{
+	return ((const struct candidates *)data)->v[i];
+}
+
+static void find_candidates(struct candidates *c, const struct verb_group *group)
+{
+	c->n = 0;
+	for (size_t i = 0; i < n_verbs && c->n < ARRAY_SIZE(c->v); i++) {
+		const char *name = group ? verb_in_group(&verbs[i], group) : verbs[i].name;
+
+		if (name && !strchr(name, ' ') && name[0] != '_')
+			c->v[c->n++] = name;
+	}
+	for (size_t i = 0; !group && i < n_verb_groups && c->n < ARRAY_SIZE(c->v); i++)
+		c->v[c->n++] = verb_groups[i].name;
+}
+
+int unknown_verb(const char *const *words, size_t n)
+{
+	const struct verb_group *group = verb_group_find(words[0]);
+	const char *word = words[group && n > 1], *near;
+	struct candidates c;
+
+	find_candidates(&c, group);
+	near = api_nearest(word, candidate_at, c.n, &c);
+	fprintf(stderr, "vmctl: there is no verb \"%s%s%s\"%s%s%s%s%s\n", group ? group->name : "",
+		group ? " " : "", word, near ? "; did you mean \"" : "",
+		near && group ? group->name : "", near && group ? " " : "", near ? near : "",
+		near ? "\"?" : "");
 	return VM_STATUS_USAGE;
 }
 
 int main(int argc, char **argv)
 {
+	const char *const *words = (const char *const *)argv + 1;
+	const struct verb_group *group;
 	const struct verb *verb;
 	struct api_error err;
 	struct args args = {0};
+	size_t used;
 	int status;
 
 	if (argc < 2) {
@@ -91,10 +255,15 @@ int main(int argc, char **argv)
 		argv[1] = (char *)"help";
 	else if (!strcmp(argv[1], "--version"))
 		argv[1] = (char *)"version";
-	verb = verb_find(argv[1]);
+	group = verb_group_find(words[0]);
+	if (group && (argc == 2 || !strcmp(words[1], "-h") || !strcmp(words[1], "--help"))) {
+		print_group_help(group);
+		return argc == 2 ? VM_STATUS_USAGE : 0;
+	}
+	verb = verb_find(words, (size_t)argc - 1, &used);
 	if (!verb)
-		return unknown_verb(argv[1]);
-	if (args_parse(&args, verb, argv + 2, &err)) {
+		return unknown_verb(words, (size_t)argc - 1);
+	if (args_parse(&args, verb, argv + 1 + used, &err)) {
 		status = fail(&args, &err);
 		fprintf(stderr, "Try \"vmctl help %s\".\n", verb->name);
 	} else if (args.help) {

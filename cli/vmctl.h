@@ -15,22 +15,30 @@ struct json_object;
 struct event_base;
 struct verb;
 
+#define ARGS_WORDS_MAX 8
+
 /* A parsed command line: options are put where their field belongs. */
 struct args {
 	const struct verb *verb;
 	struct json_object *params; /* of the verb's method; "name" is the argument NAME */
 	struct json_object *def;    /* of a machine definition */
 	struct json_object *cli;    /* vmctl's own */
-	const char *word;	    /* help's argument */
+	const char *words[ARGS_WORDS_MAX]; /* the operands, in order */
+	size_t n_words;
 	bool json, help;
 };
 
 struct verb {
-	const char *name;
+	const char *name;	       /* "start"; or two words, "mmu walk" */
 	const char *method;	       /* whose summary and parameters are the verb's; NULL: none */
 	const char *summary;	       /* instead of the method's */
 	const char *more;	       /* a paragraph for its help; or NULL */
-	const char *operand;	       /* "NAME", "[VERB]" or NULL */
+	/*
+	 * "NAME", "NAME ADDR", "NAME [POLICY]", "[WORD]..."; or NULL. A word that is the capital
+	 * name of one of the fields is put there, checked; "NAME" is the machine.
+	 */
+	const char *operand;
+	const char *hidden;	       /* fields, parted by blanks, that are no options; or NULL */
 	bool definition;	       /* takes the fields of a definition, and --config */
 	const struct api_fields *own;  /* vmctl's own options; or NULL */
 	int (*run)(struct args *args); /* returns the exit status */
@@ -38,7 +46,20 @@ struct verb {
 
 extern const struct verb verbs[];
 extern const size_t n_verbs;
-const struct verb *verb_find(const char *name);
+/* The verb that the @n words begin with, and how many are its name; NULL: none. */
+const struct verb *verb_find(const char *const *words, size_t n, size_t *used);
+
+/* The first word of verbs of two. */
+struct verb_group {
+	const char *name, *summary;
+};
+extern const struct verb_group verb_groups[];
+extern const size_t n_verb_groups;
+const struct verb_group *verb_group_find(const char *name);
+/* The second word of a verb of @group; NULL: it is none. */
+const char *verb_in_group(const struct verb *verb, const struct verb_group *group);
+/* There is no such verb: tells so on stderr, with the nearest; the exit status. */
+int unknown_verb(const char *const *words, size_t n);
 const char *verb_summary(const struct verb *verb);
 /* The rows that an option of the verb may be in, NULL-terminated; "name" is left to the caller. */
 size_t verb_fields(const struct verb *verb, const struct api_fields *out[3]);
@@ -47,22 +68,45 @@ int verb_call(struct args *args);
 int verb_complete(struct args *args);
 int verb_console(struct args *args);
 int verb_create(struct args *args);
+int verb_dirty_clear(struct args *args);
+int verb_dirty_get(struct args *args);
+int verb_dirty_heat(struct args *args);
+int verb_dirty_list(struct args *args);
+int verb_dirty_rate(struct args *args);
+int verb_dirty_start(struct args *args);
+int verb_gdb(struct args *args);
 int verb_help(struct args *args);
 int verb_list(struct args *args);
 int verb_logs(struct args *args);
+int verb_mmu_audit(struct args *args);
+int verb_mmu_context(struct args *args);
+int verb_mmu_map(struct args *args);
+int verb_mmu_pages(struct args *args);
+int verb_mmu_policy(struct args *args);
+int verb_mmu_rmap(struct args *args);
+int verb_mmu_roots(struct args *args);
+int verb_mmu_slots(struct args *args);
+int verb_mmu_stat(struct args *args);
+int verb_mmu_trace(struct args *args);
+int verb_mmu_walk(struct args *args);
+int verb_regs(struct args *args);
 int verb_run(struct args *args);
 int verb_show(struct args *args);
 int verb_stats(struct args *args);
 int verb_version(struct args *args);
 int verb_wait(struct args *args);
+int verb_x(struct args *args);
 
-extern const struct api_fields run_options;
+extern const struct api_fields dirty_get_options, dirty_rate_options, dirty_heat_options;
+extern const struct api_fields run_options, gdb_options, x_options;
+extern const struct api_fields mmu_map_options, mmu_stat_options, mmu_trace_options;
 
 /* args.c: 0, or -errno with *err. */
 int args_parse(struct args *args, const struct verb *verb, char **argv, struct api_error *err);
 void args_finish(struct args *args);
 void print_verb_help(const struct verb *verb);
 void print_help(void);
+void print_group_help(const struct verb_group *group);
 
 /* connect.c: with @start, a umbrad is started when there is none. The loop may be NULL. */
 int connect_umbrad(struct api_client **out, struct event_base *base, bool start,
@@ -83,5 +127,8 @@ int call_method(struct args *args, struct api_reply *reply);
 
 /* create.c: the definition of the command line, checked, its paths absolute. NULL with *err. */
 struct json_object *make_definition(struct args *args, struct api_error *err);
+
+/* mmu.c: a role of the API's in one line. */
+void mmu_role_text(struct json_object *role, char *out, size_t len);
 
 #endif

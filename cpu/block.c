@@ -307,7 +307,8 @@ struct cpu_block *cpu_block_get(struct cpu *c, bool one)
 static inline struct cpu_block *quick_lookup(const struct cpu *c, uint64_t lin)
 {
 	uint64_t vpn = lin >> PAGE_SHIFT;
-	const struct cpu_itlb_entry *e = &c->itlb[(vpn + (vpn >> 10)) & (CPU_ITLB_ENTRIES - 1)];
+	uint64_t way = (vpn + (vpn >> CPU_TLB_BITS)) & (CPU_ITLB_ENTRIES - 1);
+	const struct cpu_itlb_entry *e = &c->itlb[way];
 	struct cpu_block *b;
 	hpa_t hpa;
 

@@ -86,6 +86,8 @@ void cpu_domain_split_unlock(struct cpu_domain *d);
 #define CPU_HUGE_BITS	 1024u
 #define CPU_WFILTER_BITS 65536u
 #define CPU_TLB2_SETS	 4096u
+#define CPU_FRAME_HINTS	 16384u
+#define CPU_HINT_SETS	 4u
 #define CPU_TLB2_WAYS	 4u
 
 /* What the walker needs to know of the registers; fixed when they change (cpu_update_asid()). */
@@ -166,6 +168,8 @@ struct cpu_mmu_cache {
 	uint64_t huge[CPU_HUGE_BITS / 64];
 	/* Host frames that had a write entry. */
 	uint64_t wfilter[CPU_WFILTER_BITS / 64];
+	/* By host frame, hashed: in which sets translations to it may be; see note_frame(). */
+	uint16_t hint[CPU_FRAME_HINTS][CPU_HINT_SETS];
 	struct cpu_tlb2_entry tlb2[CPU_TLB2_SETS][CPU_TLB2_WAYS];
 	uint8_t tlb2_next[CPU_TLB2_SETS];
 };
@@ -191,6 +195,8 @@ void *cpu_translate(struct cpu *c, const struct cpu_insn *i, uint64_t lin, unsig
 		    bool *code);
 /* Host address of an instruction's byte. */
 hpa_t cpu_fetch(struct cpu *c, uint64_t lin);
+/* Forget all translations for fetches. */
+void cpu_tlb_drop_fetch(struct cpu *c);
 /* Take away the write entries of @n host frames. */
 void cpu_tlb_drop_write(struct cpu *c, const uint64_t *pfn, unsigned n);
 void cpu_tlb_drop_write_all(struct cpu *c);
@@ -198,11 +204,16 @@ void cpu_tlb_drop_write_all(struct cpu *c);
 /* ---- debug.c ----------------------------------------------------------------------------------
  */
 
-/* Note the data breakpoints that an access meets. */
-void cpu_debug_data(struct cpu *c, uint64_t lin, unsigned len, bool write);
+/* Note the data breakpoints that an access meets; @how: CPU_WATCH_*. */
+void cpu_debug_data(struct cpu *c, uint64_t lin, unsigned len, unsigned how);
+/* Only L0's. */
+void cpu_debug_host_data(struct cpu *c, uint64_t lin, unsigned len, unsigned how);
 /* DR6 bits of the instruction breakpoints at @lin. */
 uint64_t cpu_debug_insn(const struct cpu *c, uint64_t lin);
 bool cpu_debug_host_insn(const struct cpu *c, uint64_t lin);
+/* Has L0 a breakpoint in the page of @lin? Then the fetch TLB does not keep it, so that every
+ * instruction there comes by the dispatcher's careful way. */
+bool cpu_debug_host_page(const struct cpu *c, uint64_t lin);
 bool cpu_debug_watching(const struct cpu *c);
 
 /* ---- run.c, emulate.c -------------------------------------------------------------------------
@@ -216,6 +227,8 @@ void cpu_make_precise(struct cpu *c, const struct cpu_insn *i);
 /* Before and after one instruction by itself: RF, shadows, TF, data breakpoints. */
 void cpu_one_begin(struct cpu *c);
 void cpu_one_end(struct cpu *c, bool done, bool tf);
+/* run.c: an instruction is done, or an event delivered: L0's single step, if it wants one. */
+void cpu_host_step(struct cpu *c);
 /* run.c: deliver s.event; leaves on trouble. */
 void cpu_deliver(struct cpu *c);
 /* Make c->landed the event to deliver, or an exit. */

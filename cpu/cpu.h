@@ -163,6 +163,8 @@ enum cpu_tdp_format { CPU_TDP_EPT, CPU_TDP_NPT };
 #define CPU_CTL_WBNOINVD    BIT(23)
 #define CPU_CTL_TDP_AD	    BIT(24) /* EPTP bit 6: accessed and dirty flags in the EPT */
 #define CPU_CTL_NO_APIC	    BIT(26) /* CPUID shows no local APIC: its IA32_APIC_BASE disables it */
+#define CPU_CTL_PML                                                                                \
+	BIT(27) /* with CPU_CTL_TDP_AD: log the pages that become dirty, SDM 3C 29.3.6 */
 #define CPU_CTL_TPR_SHADOW                                                                         \
 	BIT(25) /* leave with CPU_EXIT_TPR_BELOW when CR8 drops below tpr_threshold */
 
@@ -185,7 +187,16 @@ struct cpu_controls {
 	uint64_t root;	     /* host address of the root table */
 	uint64_t tsc_offset; /* added to the host's TSC, or to the instruction count */
 	uint64_t rand_seed;  /* RDRAND and RDSEED follow from it; 0: the host's */
+	/*
+	 * CPU_CTL_PML: 512 entries, filled from the last down with the guest physical page
+	 * addresses; the processor counts pml_index (of the next free one) down, and leaves when it
+	 * would have to log, or to set an accessed flag, with the index outside 0..511.
+	 */
+	uint64_t *pml;
+	uint16_t pml_index;
 };
+
+#define CPU_PML_ENTRIES 512
 
 enum cpu_exit_reason {
 	CPU_EXIT_NONE,
@@ -222,7 +233,8 @@ enum cpu_exit_reason {
 	CPU_EXIT_TPR_BELOW,
 	CPU_EXIT_VMCALL, /* and the other VMX instructions: .insn_info holds the mnemonic's order */
 	CPU_EXIT_VMX_INSN,
-	CPU_EXIT_DEBUG, /* a breakpoint of L0's (cpu_set_host_debug): .gva */
+	CPU_EXIT_DEBUG,	   /* a breakpoint of L0's (cpu_set_host_debug): .debug */
+	CPU_EXIT_PML_FULL, /* the modification log has no room; the access is not done */
 	CPU_EXIT_REASONS
 };
 
@@ -249,7 +261,8 @@ struct cpu_exit {
 			uint64_t gpa; /* TDP: guest physical */
 			uint64_t gva; /* guest linear, when gva_valid */
 			bool gva_valid;
-			bool walk; /* a guest table on the way to translate gva */
+			bool walk;	     /* a guest table on the way to translate gva */
+			uint8_t walk_access; /* CPU_ACCESS_* of the access that needed gva */
 			bool read, write, fetch, user;
 			uint8_t present_perms; /* EPT: what the walk allowed, R W X in bits 0 1 2 */
 			uint32_t error;	       /* NPT: #PF-style */
@@ -276,6 +289,11 @@ struct cpu_exit {
 			uint16_t sel;
 			uint8_t source; /* 0 CALL, 1 IRET, 2 JMP, 3 gate */
 		} task;
+		struct {
+			enum { CPU_DEBUG_STEP, CPU_DEBUG_BREAKPOINT, CPU_DEBUG_WATCH } kind;
+			uint8_t access; /* CPU_DEBUG_WATCH: CPU_WATCH_* */
+			gva_t gva;	/* of the instruction; CPU_DEBUG_WATCH: of the watchpoint */
+		} debug;
 		uint64_t gva;
 	};
 };
@@ -350,6 +368,11 @@ enum cpu_exit_reason cpu_run(struct cpu *c);
 /* Execute exactly one instruction (or deliver one event), then leave with CPU_EXIT_ICOUNT. */
 enum cpu_exit_reason cpu_step(struct cpu *c);
 enum cpu_emulate_result cpu_emulate(struct cpu *c, const struct cpu_mem_ops *ops, void *ctx);
+/*
+ * From a mem_ops handler: what follows needs no emulation. A repeated string instruction ends after
+ * the element at hand, its registers ahead, and goes on by itself.
+ */
+void cpu_emulate_enough(struct cpu *c);
 /* Leave soon, with CPU_EXIT_KICK; also the next cpu_run() when none is going on. Any thread. */
 void cpu_kick(struct cpu *c);
 
@@ -401,19 +424,39 @@ void cpu_tlb_flush_guest(struct cpu *c, bool global);
 /* Every entry whose host page is in [hpa, hpa + len). */
 void cpu_tlb_flush_hpa(struct cpu *c, hpa_t hpa, uint64_t len);
 
-/* L0's breakpoints (a debugger's): when any is set, execution goes one instruction at a time. */
+/*
+ * L0's breakpoints, a debugger's, by guest linear address. Each makes cpu_run() return
+ * CPU_EXIT_DEBUG:
+ *  - a breakpoint before the instruction at its address is begun; but not for the instruction at
+ *    which the processor already stands when cpu_run() is called after such an exit, so that
+ *    running on passes it. An instruction that an event is delivered in place of hits when the
+ *    handler returns to it;
+ *  - a watchpoint after the instruction or the delivery of an event that accessed a byte of it, by
+ *    whatever form of access (string, vector, stack, descriptor table; not the page walker's);
+ *  - single_step after one instruction, or after an event was delivered (the handler's first
+ *    instruction is next; an event that waits comes before the instruction). One iteration of a REP
+ *    is one step. HLT is a step; the processor then sleeps and the next step is the delivery of
+ *    what wakes it. An instruction that faults steps into its handler.
+ * Breakpoints cost only in the pages that hold one; the others make execution go one instruction
+ * at a time.
+ */
+#define CPU_HOST_BREAKPOINTS 32
+#define CPU_HOST_WATCHES     4
+#define CPU_WATCH_READ	     BIT(0)
+#define CPU_WATCH_WRITE	     BIT(1)
 struct cpu_host_debug {
 	bool single_step;
-	unsigned breakpoints; /* at most 32 */
-	gva_t breakpoint[32];
+	unsigned breakpoints; /* at most CPU_HOST_BREAKPOINTS */
+	gva_t breakpoint[CPU_HOST_BREAKPOINTS];
 	struct {
 		gva_t gva;
-		uint8_t len;
-		bool write_only;
-	} watch[4];
+		uint32_t len;
+		uint8_t access; /* CPU_WATCH_*: which it stops at */
+	} watch[CPU_HOST_WATCHES];
 	unsigned watches;
 };
-void cpu_set_host_debug(struct cpu *c, const struct cpu_host_debug *d);
+/* NULL: none. While the processor does not run. 0, or -E2BIG with nothing changed. */
+int cpu_set_host_debug(struct cpu *c, const struct cpu_host_debug *d);
 
 /* What the processor counted of itself. */
 struct cpu_stats {

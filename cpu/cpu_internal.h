@@ -155,6 +155,7 @@ struct cpu {
 	struct cpu_tlb_entry *tlb;
 	struct cpu_itlb_entry *itlb;
 	const struct cpu_mem_ops *mem_ops; /* not NULL inside cpu_emulate() */
+	bool enough;			   /* cpu_emulate_enough() */
 	void *mem_ctx;
 	jmp_buf out; /* cpu_leave() and faults land here */
 	uint64_t icount_limit;
@@ -186,14 +187,18 @@ struct cpu {
 	uint64_t sti_at; /* s.int_shadow_sti counts only while icount is this: STI ends no block */
 	bool was_rf, was_sti, was_movss; /* taken out of the state while one instruction runs */
 	uint64_t dbg_hits;		 /* DR6 bits of the data breakpoints that it met */
-	int64_t watch_hit;		 /* L0's watchpoint that it met, or -1 */
+	int watch_hit;			 /* L0's watchpoint that it met, or -1 */
+	uint8_t watch_how;		 /* CPU_WATCH_* */
 	struct cpu_fault landed;	 /* what cpu_fault() carries to the landing */
 	bool landed_implicit;		 /* a #PF of the walk's: by an implicit supervisor access */
 	bool in_one, one_tf;		 /* one instruction runs by itself; TF was set before it */
 	uint8_t one_cpl;
 	bool kicked;	     /* cpu_kick() is to be answered */
 	uint64_t step_limit; /* cpu_step(): ~0 otherwise */
-	gva_t resume_at;     /* L0's breakpoint there was reported already */
+	/* L0's breakpoint there, before the instruction of this number, was reported already. */
+	gva_t resume_at;
+	uint64_t resume_icount;
+	bool host_stepped; /* L0's single step is done and to be reported */
 };
 static_assert(offsetof(struct cpu, s.gpr) == 0, "register operands are offsets from the start");
 #define CPU_SLOT_ZERO (offsetof(struct cpu, zero) / 8)

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Breakpoints: the guest's debug registers (SDM 3B 18.2) and L0's own. */
+#include <errno.h>
+
 #include "cpu/core.h"
 
 enum { BP_EXEC, BP_WRITE, BP_IO, BP_ACCESS };
@@ -53,18 +55,27 @@ bool cpu_debug_watching(const struct cpu *c)
 	return c->host_debug.watches != 0;
 }
 
-void cpu_debug_data(struct cpu *c, uint64_t lin, unsigned len, bool write)
+void cpu_debug_host_data(struct cpu *c, uint64_t lin, unsigned len, unsigned how)
 {
 	const struct cpu_host_debug *h = &c->host_debug;
 
+	for (unsigned n = 0; n < h->watches; n++) {
+		/* Either begins inside the other; right also at the top of the address space. */
+		if ((lin - h->watch[n].gva >= h->watch[n].len && h->watch[n].gva - lin >= len) ||
+		    !(how & h->watch[n].access))
+			continue;
+		c->watch_how = (uint8_t)((c->watch_hit == (int)n ? c->watch_how : 0) | how);
+		c->watch_hit = (int)n;
+	}
+}
+
+void cpu_debug_data(struct cpu *c, uint64_t lin, unsigned len, unsigned how)
+{
 	if (c->s.dr7 & 0xff)
 		c->dbg_hits |=
-			bits_of(&c->s, lin, len, 1u << BP_ACCESS | (write ? 1u << BP_WRITE : 0));
-	for (unsigned n = 0; n < h->watches; n++) {
-		if (lin < h->watch[n].gva + h->watch[n].len && h->watch[n].gva < lin + len &&
-		    (write || !h->watch[n].write_only))
-			c->watch_hit = n;
-	}
+			bits_of(&c->s, lin, len,
+				1u << BP_ACCESS | (how & CPU_WATCH_WRITE ? 1u << BP_WRITE : 0));
+	cpu_debug_host_data(c, lin, len, how);
 }
 
 void cpu_debug_io(struct cpu *c, uint16_t port, unsigned size)
@@ -87,11 +98,26 @@ bool cpu_debug_host_insn(const struct cpu *c, uint64_t lin)
 	return false;
 }
 
-void cpu_set_host_debug(struct cpu *c, const struct cpu_host_debug *d)
+bool cpu_debug_host_page(const struct cpu *c, uint64_t lin)
 {
+	for (unsigned n = 0; n < c->host_debug.breakpoints; n++) {
+		if (((c->host_debug.breakpoint[n] ^ lin) & PAGE_MASK) == 0)
+			return true;
+	}
+	return false;
+}
+
+int cpu_set_host_debug(struct cpu *c, const struct cpu_host_debug *d)
+{
+	static const struct cpu_host_debug none;
+
+	d = d ? d : &none;
+	if (d->breakpoints > ARRAY_SIZE(d->breakpoint) || d->watches > ARRAY_SIZE(d->watch))
+		return -E2BIG;
 	c->host_debug = *d;
-	c->host_debug.breakpoints = MIN(d->breakpoints, (unsigned)ARRAY_SIZE(d->breakpoint));
-	c->host_debug.watches = MIN(d->watches, (unsigned)ARRAY_SIZE(d->watch));
+	c->host_stepped = false;
+	cpu_tlb_drop_fetch(c);
 	cpu_update_mode(c);
 	cpu_recheck(c);
+	return 0;
 }

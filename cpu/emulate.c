@@ -49,6 +49,7 @@ static void emulate(struct cpu *c)
 
 	if (c->s.event.valid) {
 		cpu_deliver(c);
+		cpu_host_step(c);
 		return;
 	}
 	c->cur_len = 0;
@@ -65,6 +66,7 @@ static void emulate(struct cpu *c)
 	c->bip = c->s.rip;
 	b->insn[0].fn(c, b->insn);
 	cpu_one_end(c, true, c->one_tf);
+	cpu_host_step(c);
 }
 
 static enum cpu_emulate_result emulate_landed(struct cpu *c, int how)
@@ -93,6 +95,7 @@ enum cpu_emulate_result cpu_emulate(struct cpu *c, const struct cpu_mem_ops *ops
 
 	c->mem_ops = ops;
 	c->mem_ctx = ctx;
+	c->enough = false;
 	c->exit.reason = CPU_EXIT_NONE;
 	c->blk = NULL;
 	c->chain_from = NULL;
@@ -115,4 +118,9 @@ enum cpu_emulate_result cpu_emulate(struct cpu *c, const struct cpu_mem_ops *ops
 	cpu_update_mode(c);
 	c->stats.insns = c->icount;
 	return ret_result;
+}
+
+void cpu_emulate_enough(struct cpu *c)
+{
+	c->enough = true;
 }

@@ -106,6 +106,12 @@ static void emu_probe(struct cpu *c, const struct cpu_insn *i, uint64_t lin, uns
 	}
 }
 
+static void note_data(struct cpu *c, uint64_t lin, unsigned size, unsigned how)
+{
+	if (unlikely(c->watching))
+		cpu_debug_data(c, lin, size, how);
+}
+
 static void *emu_bounce(struct cpu *c, const struct cpu_insn *i, uint64_t lin, unsigned size,
 			bool write, bool read)
 {
@@ -115,6 +121,7 @@ static void *emu_bounce(struct cpu *c, const struct cpu_insn *i, uint64_t lin, u
 		emu_probe(c, i, lin, size, access | CPU_ACCESS_WRITE);
 	if (read)
 		emu_read(c, i, lin, c->bounce, size, access);
+	note_data(c, lin, size, (read ? CPU_WATCH_READ : 0) | (write ? CPU_WATCH_WRITE : 0));
 	c->bounced.lin = lin;
 	c->bounced.size = (uint8_t)size;
 	c->bounced.host[0] = c->bounced.host[1] = NULL;
@@ -143,12 +150,6 @@ static void store_part(uint8_t *to, const uint8_t *from, unsigned len)
 	}
 }
 
-static void note_data(struct cpu *c, uint64_t lin, unsigned size, bool write)
-{
-	if (unlikely(c->watching))
-		cpu_debug_data(c, lin, size, write);
-}
-
 void *cpu_mem_r_slow(struct cpu *c, const struct cpu_insn *i, uint64_t lin, unsigned size)
 {
 	unsigned access = data_access(c), first;
@@ -162,11 +163,11 @@ void *cpu_mem_r_slow(struct cpu *c, const struct cpu_insn *i, uint64_t lin, unsi
 	next = next_part(c, lin, &first, size);
 	a = cpu_translate(c, i, lin, access, &code);
 	if (first == size) {
-		note_data(c, lin, size, false);
+		note_data(c, lin, size, CPU_WATCH_READ);
 		return a;
 	}
 	b = cpu_translate(c, i, next, access, &code);
-	note_data(c, lin, size, false);
+	note_data(c, lin, size, CPU_WATCH_READ);
 	if (b == a + first)
 		return a;
 	cpu_raw_copy(c->bounce, a, first);
@@ -189,7 +190,7 @@ void *cpu_mem_w_slow(struct cpu *c, const struct cpu_insn *i, uint64_t lin, unsi
 	a = cpu_translate(c, i, lin, access, &code);
 	if (first < size)
 		b = cpu_translate(c, i, next, access, &code2);
-	note_data(c, lin, size, true);
+	note_data(c, lin, size, CPU_WATCH_WRITE | (read ? CPU_WATCH_READ : 0));
 	if (!code && !code2 && (first == size || b == a + first))
 		return a;
 	c->bounced.lin = lin;
@@ -432,7 +433,7 @@ void cpu_copy_in(struct cpu *c, const struct cpu_insn *i, void *dst, uint64_t li
 {
 	check_canonical(c, i, lin, len);
 	copy_in(c, i, dst, lin, len, data_access(c));
-	note_data(c, lin, len, false);
+	note_data(c, lin, len, CPU_WATCH_READ);
 }
 
 void cpu_copy_out(struct cpu *c, const struct cpu_insn *i, uint64_t lin, const void *src,
@@ -442,7 +443,7 @@ void cpu_copy_out(struct cpu *c, const struct cpu_insn *i, uint64_t lin, const v
 
 	cpu_probe(c, i, lin, len, access | CPU_ACCESS_WRITE);
 	copy_out(c, i, lin, src, len, access);
-	note_data(c, lin, len, true);
+	note_data(c, lin, len, CPU_WATCH_WRITE);
 }
 
 /* ---- as supervisor ------------------------------------------------------------------------------
@@ -467,6 +468,7 @@ uint64_t cpu_ld_sys(struct cpu *c, uint64_t lin, unsigned size)
 	}
 	check_sys(c, lin, size);
 	copy_in(c, NULL, &v, lin, size, CPU_ACCESS_IMPLICIT);
+	cpu_debug_host_data(c, lin, size, CPU_WATCH_READ);
 	return v;
 }
 
@@ -483,4 +485,5 @@ void cpu_st_sys(struct cpu *c, uint64_t lin, uint64_t v, unsigned size)
 	if ((lin & ~PAGE_MASK) + size > PAGE_SIZE)
 		cpu_probe(c, NULL, lin, size, CPU_ACCESS_WRITE | CPU_ACCESS_IMPLICIT);
 	copy_out(c, NULL, lin, &v, size, CPU_ACCESS_IMPLICIT);
+	cpu_debug_host_data(c, lin, size, CPU_WATCH_WRITE);
 }

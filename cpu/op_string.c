@@ -251,7 +251,7 @@ static void stos(struct cpu *c, const struct cpu_insn *i);
  */
 static bool interrupted(struct cpu *c, const struct cpu_insn *i, uint64_t done)
 {
-	if (c->mem_ops ? done < EMULATE_ELEMENTS
+	if (c->mem_ops ? done < EMULATE_ELEMENTS && !c->enough && !c->single
 		       : likely(c->icount <= __atomic_load_n(&c->run_limit, __ATOMIC_RELAXED) &&
 				!c->single))
 		return false;

@@ -60,6 +60,7 @@ void cpu_reset(struct cpu *c, bool init)
 	s->int_shadow_sti = s->int_shadow_movss = s->nmi_blocked = false;
 	s->pending_dbg = 0;
 	s->event.valid = false;
+	c->resume_icount = ~0ull; /* another first instruction, be it there again */
 	cpu_cpuid(c, 1, 0, leaf1);
 	s->gpr[X86_RDX] = leaf1[0];
 	cpu_tlb_flush_all(c);

@@ -222,6 +222,7 @@ void cpu_one_end(struct cpu *c, bool done, bool tf)
 
 	c->in_one = false;
 	if (!done) {
+		c->watch_hit = -1;
 		if (c->was_rf)
 			s->rflags |= X86_FLAG_RF;
 		s->int_shadow_sti = c->was_sti;
@@ -239,24 +240,57 @@ void cpu_one_end(struct cpu *c, bool done, bool tf)
 		cpu_update_mode(c);
 }
 
-static void leave_debug(struct cpu *c, gva_t gva)
+/* ---- L0's debugger ------------------------------------------------------------------------------
+ */
+
+/*
+ * What it waits for is only noted where it comes to pass, and told before the next thing happens:
+ * an instruction may end in cpu_emulate() or cpu_skip() as well as here.
+ */
+void cpu_host_step(struct cpu *c)
+{
+	c->host_stepped = c->host_debug.single_step;
+}
+
+static void leave_debug(struct cpu *c, unsigned kind, gva_t gva)
 {
 	c->exit.reason = CPU_EXIT_DEBUG;
 	c->exit.insn_len = 0;
-	c->exit.gva = gva;
+	c->exit.debug.kind = kind;
+	c->exit.debug.access = kind == CPU_DEBUG_WATCH ? c->watch_how : 0;
+	c->exit.debug.gva = gva;
+}
+
+static uint64_t lin_of_rip(const struct cpu *c)
+{
+	return cpu_lin_wrap(c, c->s.rip + c->lbase[X86_CS]);
+}
+
+static bool tell_debugger(struct cpu *c)
+{
+	if (likely(c->watch_hit < 0 && !c->host_stepped))
+		return false;
+	if (c->watch_hit >= 0)
+		leave_debug(c, CPU_DEBUG_WATCH, c->host_debug.watch[c->watch_hit].gva);
+	else
+		leave_debug(c, CPU_DEBUG_STEP, lin_of_rip(c));
+	c->watch_hit = -1;
+	c->host_stepped = false;
+	return true;
 }
 
 /* Breakpoints on the next instruction. True: it is not to be executed now. */
 static bool stop_before(struct cpu *c)
 {
-	uint64_t lin = cpu_lin_wrap(c, c->s.rip + c->lbase[X86_CS]), hits;
+	uint64_t lin = lin_of_rip(c), hits;
 
-	if (c->host_debug.breakpoints && lin != c->resume_at && cpu_debug_host_insn(c, lin)) {
+	/* Told once an instruction, which may leave for L0 and come again. */
+	if (cpu_debug_host_insn(c, lin) && (lin != c->resume_at || c->icount != c->resume_icount)) {
 		c->resume_at = lin;
-		leave_debug(c, lin);
+		c->resume_icount = c->icount;
+		leave_debug(c, CPU_DEBUG_BREAKPOINT, lin);
 		return true;
 	}
-	c->resume_at = ~0ull;
 	/* After MOV SS there is none (SDM 3A 6.8.3), AMD's apart. */
 	if (c->s.rflags & X86_FLAG_RF || (c->s.int_shadow_movss && !c->feat->amd))
 		return false;
@@ -287,10 +321,7 @@ static void run_one(struct cpu *c)
 	b->insn[0].fn(c, b->insn);
 	c->chain_from = NULL;
 	cpu_one_end(c, true, c->one_tf);
-	if (c->watch_hit >= 0)
-		leave_debug(c, c->host_debug.watch[c->watch_hit].gva);
-	else if (c->host_debug.single_step)
-		leave_debug(c, c->s.rip);
+	cpu_host_step(c);
 }
 
 /* ---- between instructions
@@ -311,8 +342,7 @@ bool cpu_can_nmi(const struct cpu *c)
 	const struct cpu_state *s = &c->s;
 
 	return !s->nmi_blocked && !s->int_shadow_sti && !s->int_shadow_movss && !s->event.valid &&
-	       !s->pending_dbg &&
-	       (s->activity == CPU_ACTIVE || s->activity == CPU_HALTED);
+	       !s->pending_dbg && (s->activity == CPU_ACTIVE || s->activity == CPU_HALTED);
 }
 
 static bool leave_plainly(struct cpu *c, enum cpu_exit_reason reason)
@@ -339,6 +369,7 @@ void cpu_deliver(struct cpu *c)
 {
 	c->cur_len = c->s.event.insn_len;
 	c->s.activity = CPU_ACTIVE;
+	c->watch_hit = -1;
 	cpu_deliver_event(c);
 	c->s.event.valid = false;
 	if (c->stepping)
@@ -364,8 +395,14 @@ static bool between(struct cpu *c)
 	settle_sti(c);
 	if (s->activity == CPU_SHUTDOWN)
 		return leave_plainly(c, CPU_EXIT_TRIPLE_FAULT);
-	if (s->event.valid)
+	if (tell_debugger(c))
+		return false;
+	if (s->event.valid) {
 		cpu_deliver(c);
+		cpu_host_step(c);
+		if (tell_debugger(c))
+			return false;
+	}
 	if (c->kicked) {
 		c->kicked = false;
 		return leave_plainly(c, CPU_EXIT_KICK);
@@ -419,7 +456,8 @@ static void go_carefully(struct cpu *c)
 	bool one;
 
 	c->cur_len = 0;
-	one = c->single || c->s.int_shadow_sti || c->s.int_shadow_movss;
+	one = c->single || c->s.int_shadow_sti || c->s.int_shadow_movss ||
+	      cpu_debug_host_page(c, lin_of_rip(c));
 	if (!one) {
 		b = cpu_block_get(c, false);
 		one = b->mode & CPU_MODE_ONE || c->icount + b->n > limit_of(c);
@@ -464,6 +502,10 @@ static void land(struct cpu *c, int how)
 			    (how == CPU_LAND_LEAVE && c->s.activity != CPU_ACTIVE);
 
 		cpu_one_end(c, done, c->one_tf && how != CPU_LAND_EVENT);
+		if (how == CPU_LAND_LEAVE && done && c->host_debug.single_step)
+			leave_debug(c, CPU_DEBUG_STEP, lin_of_rip(c));
+	} else {
+		c->watch_hit = -1; /* of a delivery that did not come to its end */
 	}
 	c->blk = NULL;
 	c->chain_from = NULL;
@@ -526,6 +568,7 @@ void cpu_skip(struct cpu *c)
 		s->pending_dbg |= X86_DR6_BS;
 	s->rflags &= ~X86_FLAG_RF;
 	s->int_shadow_sti = s->int_shadow_movss = false;
+	cpu_host_step(c);
 	cpu_update_mode(c);
 	cpu_recheck(c);
 }

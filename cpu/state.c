@@ -67,7 +67,7 @@ void cpu_update_mode(struct cpu *c)
 	c->lbase[CPU_SEG_NONE] = 0;
 	c->watching = cpu_debug_watching(c);
 	c->single = s->rflags & (X86_FLAG_TF | X86_FLAG_RF) || s->dr7 & 0xff ||
-		    c->host_debug.single_step || c->host_debug.breakpoints || c->watching;
+		    c->host_debug.single_step || c->watching;
 	cpu_update_tlb_ctx(c);
 	if (c->single || s->int_shadow_sti || s->int_shadow_movss)
 		cpu_recheck(c);
@@ -115,6 +115,7 @@ struct cpu *cpu_create(struct cpu_domain *d, const struct cpu_cpuid *cpuid, unsi
 	c->domain = d;
 	c->icount_limit = c->step_limit = ~0ull;
 	c->watch_hit = -1;
+	c->resume_icount = ~0ull;
 	list_init(&c->domain_link);
 	cpu_decode_init(c);
 	if (copy_cpuid(c, cpuid, count) || cpu_cache_init(c) || cpu_tlb_init(c) ||
@@ -211,6 +212,7 @@ const char *cpu_exit_name(enum cpu_exit_reason reason)
 		[CPU_EXIT_VMCALL] = "vmcall",
 		[CPU_EXIT_VMX_INSN] = "vmx_insn",
 		[CPU_EXIT_DEBUG] = "debug",
+		[CPU_EXIT_PML_FULL] = "pml_full",
 	};
 
 	return (unsigned)reason < CPU_EXIT_REASONS && name[reason] ? name[reason] : "?";

@@ -31,10 +31,11 @@ static void wipe(struct cpu *c)
 	struct cpu_mmu_cache *k = c->walkc;
 
 	memset(c->tlb, 0xff, CPU_TLB_ENTRIES * sizeof(*c->tlb));
-	memset(c->itlb, 0xff, CPU_ITLB_ENTRIES * sizeof(*c->itlb));
+	cpu_tlb_drop_fetch(c);
 	memset(k->large, 0, sizeof(k->large));
 	memset(k->wfilter, 0, sizeof(k->wfilter));
 	memset(k->huge, 0, sizeof(k->huge));
+	memset(k->hint, 0, sizeof(k->hint));
 	memset(k->space, 0, sizeof(k->space)); /* and with the ids the second level */
 	c->stats.tlb_flushes++;
 }
@@ -246,18 +247,46 @@ void cpu_update_tlb_ctx(struct cpu *c)
 /* ---- filling ----------------------------------------------------------------------------------
  */
 
+/* The first level has one entry for each set of the second, and they share the index. */
+_Static_assert(CPU_TLB2_SETS == CPU_TLB_ENTRIES && CPU_TLB2_SETS % CPU_ITLB_ENTRIES == 0,
+	       "indexes");
+
 static unsigned set_of(uint64_t lin)
 {
 	uint64_t vpn = lin >> PAGE_SHIFT;
 
-	return (unsigned)(vpn + (vpn >> 12)) & (CPU_TLB2_SETS - 1);
+	return (unsigned)(vpn + (vpn >> CPU_TLB_BITS)) & (CPU_TLB2_SETS - 1);
 }
 
 static struct cpu_itlb_entry *itlb_slot(const struct cpu *c, uint64_t lin)
 {
-	uint64_t vpn = lin >> PAGE_SHIFT;
+	return &c->itlb[set_of(lin) & (CPU_ITLB_ENTRIES - 1)];
+}
 
-	return &c->itlb[(vpn + (vpn >> 10)) & (CPU_ITLB_ENTRIES - 1)];
+/*
+ * Where to look for a frame: in some sets (each noted plus 1, 0 ends them), or everywhere. Without
+ * this every page that is write-protected, and shadow paging does it often, would cost a look at
+ * the whole second level.
+ */
+#define HINT_MANY  0xffffu
+#define HINT_PAGES 64u /* of a flush; beyond, everything is looked at */
+
+static uint16_t *hint_of(struct cpu_mmu_cache *k, uint64_t pfn)
+{
+	return k->hint[(pfn ^ pfn >> 14) & (CPU_FRAME_HINTS - 1)];
+}
+
+static void note_frame(struct cpu_mmu_cache *k, uint64_t pfn, unsigned set)
+{
+	uint16_t *hint = hint_of(k, pfn);
+
+	for (unsigned n = 0; n < CPU_HINT_SETS; n++) {
+		if (!hint[n])
+			hint[n] = (uint16_t)(set + 1);
+		if (hint[n] == set + 1)
+			return;
+	}
+	hint[0] = HINT_MANY;
 }
 
 static unsigned wfilter_bit(uint64_t pfn)
@@ -309,6 +338,7 @@ static void fill(struct cpu *c, uint64_t lin, const struct cpu_xlat *x, bool sto
 		bitmap_set(k->wfilter, wfilter_bit(x->page >> PAGE_SHIFT));
 	}
 	note_large(k, lin, x->shift);
+	note_frame(k, x->page >> PAGE_SHIFT, set);
 	*cpu_tlb_slot(c, lin) = e;
 	for (way = 0; way < CPU_TLB2_WAYS; way++) {
 		if (((k->tlb2[set][way].e.tag_r ^ e.tag_r) & PAGE_MASK) == 0 &&
@@ -387,7 +417,10 @@ hpa_t cpu_fetch(struct cpu *c, uint64_t lin)
 			cpu_fault_err(c, NULL, X86_VEC_GP, 0);
 		c->stats.tlb_misses++;
 		cpu_walk(c, NULL, lin, access, &x);
+		if (unlikely(cpu_debug_host_page(c, lin)))
+			return x.page | (lin & ~PAGE_MASK);
 		note_large(c->walkc, lin, x.shift);
+		note_frame(c->walkc, x.page >> PAGE_SHIFT, set_of(lin));
 		e->tag = (lin & PAGE_MASK) | c->asid_bits;
 		e->mask = mask_of(&x);
 		e->hpa = x.page;
@@ -507,25 +540,78 @@ static bool holds_host(const struct cpu_tlb_entry *e, hpa_t hpa, uint64_t len)
 	return e->tag_r != INVALID && (e->tag_r & PAGE_MASK) + e->addend - (hpa & PAGE_MASK) < len;
 }
 
-void cpu_tlb_flush_hpa(struct cpu *c, hpa_t hpa, uint64_t len)
+/* A set of the second level, and the only places of the first that hold what it may hold. */
+static void flush_set(struct cpu *c, unsigned set, hpa_t hpa, uint64_t len)
+{
+	struct cpu_itlb_entry *f = &c->itlb[set & (CPU_ITLB_ENTRIES - 1)];
+	struct cpu_tlb2_entry *e = c->walkc->tlb2[set];
+
+	if (holds_host(&c->tlb[set], hpa, len))
+		invalidate(&c->tlb[set]);
+	if (f->hpa - hpa < len)
+		f->tag = f->mask = INVALID;
+	for (unsigned way = 0; way < CPU_TLB2_WAYS; way++) {
+		if (holds_host(&e[way].e, hpa, len))
+			forget(&e[way]);
+	}
+}
+
+static void note_entry(struct cpu *c, const struct cpu_tlb_entry *e, unsigned set)
+{
+	if (e->tag_r != INVALID)
+		note_frame(c->walkc, ((e->tag_r & PAGE_MASK) + e->addend) >> PAGE_SHIFT, set);
+}
+
+/* All of them; and what is left is noted anew, so that the hints do not grow old. */
+static void flush_sets(struct cpu *c, hpa_t hpa, uint64_t len)
 {
 	struct cpu_mmu_cache *k = c->walkc;
 
-	len += hpa & ~PAGE_MASK;
-	for (unsigned n = 0; n < CPU_TLB_ENTRIES; n++) {
-		if (holds_host(&c->tlb[n], hpa, len))
-			invalidate(&c->tlb[n]);
-	}
-	for (unsigned n = 0; n < CPU_TLB2_SETS * CPU_TLB2_WAYS; n++) {
-		if (holds_host(&(&k->tlb2[0][0] + n)->e, hpa, len))
-			forget(&k->tlb2[0][0] + n);
+	memset(k->hint, 0, sizeof(k->hint));
+	for (unsigned set = 0; set < CPU_TLB2_SETS; set++) {
+		flush_set(c, set, hpa, len);
+		note_entry(c, &c->tlb[set], set);
+		for (unsigned way = 0; way < CPU_TLB2_WAYS; way++) {
+			if (k->tlb2[set][way].id)
+				note_entry(c, &k->tlb2[set][way].e, set);
+		}
 	}
 	for (unsigned n = 0; n < CPU_ITLB_ENTRIES; n++) {
-		if (c->itlb[n].hpa - (hpa & PAGE_MASK) < len)
-			c->itlb[n].tag = c->itlb[n].mask = INVALID;
+		const struct cpu_itlb_entry *f = &c->itlb[n];
+
+		if (f->tag != INVALID)
+			note_frame(k, f->hpa >> PAGE_SHIFT, set_of(f->tag));
 	}
+}
+
+void cpu_tlb_flush_hpa(struct cpu *c, hpa_t hpa, uint64_t len)
+{
+	struct cpu_mmu_cache *k = c->walkc;
+	uint64_t pfn = hpa >> PAGE_SHIFT, end = ((hpa + len - 1) >> PAGE_SHIFT) + 1;
+
+	hpa = pfn << PAGE_SHIFT;
+	len = (end - pfn) << PAGE_SHIFT;
 	cpu_walk_flush(c);
 	c->stats.tlb_flushes++;
+	if (end - pfn > HINT_PAGES) {
+		flush_sets(c, hpa, len);
+		return;
+	}
+	for (; pfn < end; pfn++) {
+		const uint16_t *hint = hint_of(k, pfn);
+
+		if (hint[0] == HINT_MANY) {
+			flush_sets(c, hpa, len);
+			return;
+		}
+		for (unsigned n = 0; n < CPU_HINT_SETS && hint[n]; n++)
+			flush_set(c, hint[n] - 1u, hpa, len);
+	}
+}
+
+void cpu_tlb_drop_fetch(struct cpu *c)
+{
+	memset(c->itlb, 0xff, CPU_ITLB_ENTRIES * sizeof(*c->itlb));
 }
 
 static void drop_write(struct cpu_tlb_entry *e, const uint64_t *pfn, unsigned n)

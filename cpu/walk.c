@@ -58,6 +58,12 @@ static uint64_t load64(const uint64_t *p)
 /* ---- guest physical to host -------------------------------------------------------------------
  */
 
+struct ept_access {
+	gpa_t gpa;
+	unsigned need; /* CPU_TDP_R, .. */
+	bool table;
+};
+
 _Noreturn static void tdp_leave(struct walk *w, gpa_t gpa, unsigned need, bool table,
 				enum cpu_exit_reason reason)
 {
@@ -67,6 +73,7 @@ _Noreturn static void tdp_leave(struct walk *w, gpa_t gpa, unsigned need, bool t
 	x->mem.gva = w->lin;
 	x->mem.gva_valid = w->gva_valid;
 	x->mem.walk = table;
+	x->mem.walk_access = (uint8_t)w->access;
 	x->mem.read = need & CPU_TDP_R;
 	x->mem.write = need & CPU_TDP_W;
 	x->mem.fetch = need & CPU_TDP_X;
@@ -96,19 +103,29 @@ static bool ept_misconfigured(uint64_t e, unsigned level, bool leaf)
 	return (level == 3 && e & BITS(29, 12)) || (level == 2 && e & BITS(20, 12));
 }
 
-/* Accessed flags of the whole path, and the dirty flag of a page that is written. */
-static bool ept_set_ad(uint64_t *const *path, unsigned n, bool write)
+/*
+ * Accessed flags of the whole path, and the dirty flag of a page that is written; that is logged
+ * where there is a log. False: an entry changed meanwhile.
+ */
+static bool ept_set_ad(struct walk *w, uint64_t *const *path, unsigned n,
+		       const struct ept_access *a)
 {
+	struct cpu_controls *ctl = &w->c->ctl;
+
 	for (unsigned k = 0; k < n; k++) {
 		uint64_t old = load64(path[k]);
-		uint64_t want = old | EPT_A | (write && k == n - 1 ? EPT_D : 0);
+		uint64_t want = old | EPT_A | (a->need & CPU_TDP_W && k == n - 1 ? EPT_D : 0);
 
 		if (old == want)
 			continue;
+		if (ctl->exits & CPU_CTL_PML && ctl->pml_index >= CPU_PML_ENTRIES)
+			tdp_leave(w, a->gpa, a->need, a->table, CPU_EXIT_PML_FULL);
 		if (!(old & EPT_RWX) ||
 		    !__atomic_compare_exchange_n(path[k], &old, want, false, __ATOMIC_SEQ_CST,
 						 __ATOMIC_SEQ_CST))
 			return false;
+		if (ctl->exits & CPU_CTL_PML && (want ^ old) & EPT_D)
+			ctl->pml[ctl->pml_index--] = a->gpa & PAGE_MASK;
 	}
 	return true;
 }
@@ -141,7 +158,7 @@ again:
 	}
 	if (need & ~perms)
 		ept_violation(w, gpa, need, table, perms);
-	if (ad && !ept_set_ad(path, n, need & CPU_TDP_W))
+	if (ad && !ept_set_ad(w, path, n, &(struct ept_access){gpa, need, table}))
 		goto again;
 	if (perms & CPU_TDP_W && (!ad || need & CPU_TDP_W || e & EPT_D))
 		perms |= CPU_TDP_STORE;

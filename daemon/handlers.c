@@ -153,32 +153,12 @@ static void machine_stop_call(struct api_call *call)
 	}
 }
 
-static void machine_pause_call(struct api_call *call)
-{
-	struct machine *m = find_active(call);
-
-	if (m && m->state == MACHINE_PAUSED)
-		wrong_state(call, m, "running");
-	else if (m)
-		machine_forward(m, call, "vm.pause");
-}
-
-static void machine_resume_call(struct api_call *call)
-{
-	struct machine *m = find_active(call);
-
-	if (m && m->state != MACHINE_PAUSED)
-		wrong_state(call, m, "paused");
-	else if (m)
-		machine_forward(m, call, "vm.resume");
-}
-
-static void machine_reset_call(struct api_call *call)
+void umbrad_forward(struct api_call *call)
 {
 	struct machine *m = find_active(call);
 
 	if (m)
-		machine_forward(m, call, "vm.reset");
+		machine_forward(m, call);
 }
 
 static void machine_list_call(struct api_call *call)
@@ -199,14 +179,6 @@ static void machine_show_call(struct api_call *call)
 
 	if (m)
 		api_call_reply(call, machine_to_json(m), -1);
-}
-
-static void machine_stats_call(struct api_call *call)
-{
-	struct machine *m = find_active(call);
-
-	if (m)
-		machine_forward(m, call, "vm.stats");
 }
 
 static void machine_console_call(struct api_call *call)
@@ -330,12 +302,8 @@ const struct api_ops umbrad_ops = {
 	.machine_create = machine_create_call,
 	.machine_start = machine_start_call,
 	.machine_stop = machine_stop_call,
-	.machine_pause = machine_pause_call,
-	.machine_resume = machine_resume_call,
-	.machine_reset = machine_reset_call,
 	.machine_list = machine_list_call,
 	.machine_show = machine_show_call,
-	.machine_stats = machine_stats_call,
 	.machine_console = machine_console_call,
 	.machine_logs = machine_logs_call,
 	.machine_wait = machine_wait_call,

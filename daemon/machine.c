@@ -651,34 +651,48 @@ static void on_forwarded(void *data, struct json_object *result, int fd,
 			 const struct api_error *err)
 {
 	struct api_call *call = data;
+	const char *name = api_call_string(call, "name");
+	struct api_error e;
 
+	if (!err) {
+		api_call_reply(call, json_object_get(result), fd);
+		return;
+	}
 	cleanup_close(&fd);
-	if (err)
-		api_call_error(call, err);
-	else
-		api_call_reply(call, json_object_get(result), -1);
+	e = *err;
+	snprintf(e.machine, sizeof(e.machine), "%s", name ? name : "");
+	api_call_error(call, &e);
 }
 
-static void forward(struct machine *m, struct api_call *call, const char *method)
+/* @params are taken. */
+static void forward(struct machine *m, struct api_call *call, const char *method,
+		    struct json_object *params, int ms)
 {
-	int ret = m->client ? api_client_send(m->client, method, NULL, -1, CALL_MS, on_forwarded,
-					      call)
-			    : -EPIPE;
+	int fd = api_call_take_fd(call), ret = -EPIPE;
 
+	if (m->client) {
+		ret = api_client_send(m->client, method, params, fd, ms, on_forwarded, call);
+	} else {
+		json_object_put(params);
+		cleanup_close(&fd);
+	}
 	if (ret)
 		answer_error(m, call, API_KIND_UNAVAILABLE, "umbra-vm does not listen");
 }
 
-void machine_forward(struct machine *m, struct api_call *call, const char *method)
+void machine_forward(struct machine *m, struct api_call *call)
 {
-	forward(m, call, method);
+	const struct api_method *method = api_call_method(call);
+
+	forward(m, call, method->name, json_object_get(api_call_params(call)),
+		method->flags & API_M_LONG ? 0 : CALL_MS);
 }
 
 void machine_powerdown(struct machine *m, struct api_call *call, double force_after)
 {
 	if (force_after > 0)
 		arm(m->button, force_after);
-	forward(m, call, "vm.stop");
+	forward(m, call, "vm.stop", NULL, CALL_MS);
 }
 
 /* What machine_attach() remembers until umbra-vm has answered. */

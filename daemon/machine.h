@@ -53,8 +53,8 @@ int machine_start(struct machine *m, struct api_call *call, struct api_error *er
 void machine_end(struct machine *m, enum vm_reason reason);
 /* Press the power button; @force_after seconds later (0: never) end it by force. */
 void machine_powerdown(struct machine *m, struct api_call *call, double force_after);
-/* Ask umbra-vm with @method, and pass the answer on. */
-void machine_forward(struct machine *m, struct api_call *call, const char *method);
+/* Pass the call on to umbra-vm, and its answer (result, error, descriptor) back. */
+void machine_forward(struct machine *m, struct api_call *call);
 /* Attach a new console socket; its other end goes out with the answer. */
 void machine_attach(struct machine *m, struct api_call *call);
 /* Answer @call when the machine ends, or after @timeout seconds (0: never) with an error. */

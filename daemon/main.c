@@ -143,6 +143,7 @@ static int set_up(struct umbrad *d, const struct options *o)
 {
 	struct api_server_config config = {
 		.table = &api_umbrad_methods,
+		.forward = umbrad_forward,
 		.ops = &umbrad_ops,
 		.data = d,
 		.access = API_ADMIN,

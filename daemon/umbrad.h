@@ -34,6 +34,8 @@ struct umbrad {
 };
 
 extern const struct api_ops umbrad_ops;
+/* Serves every API_M_MACHINE row. */
+void umbrad_forward(struct api_call *call);
 
 /* A connection has come or gone: bound machines end with theirs. */
 void umbrad_session_changed(void *data, struct api_session *session, int change);

@@ -68,8 +68,10 @@ struct engine_config {
 	enum mmu_format tdp_format;
 	enum engine_clock clock;
 	uint64_t ram_bytes;
-	uint64_t rand_seed;   /* with ENGINE_CLOCK_INSTRUCTIONS: what RDRAND follows from */
-	uint32_t mmu_disable; /* MMU_NO_* */
+	uint64_t rand_seed;	  /* with ENGINE_CLOCK_INSTRUCTIONS: what RDRAND follows from */
+	uint32_t mmu_disable;	  /* MMU_NO_* */
+	uint64_t mmu_table_bytes; /* struct mmu_config's max_table_bytes */
+	uint8_t mmu_max_level;	  /* …and its max_page_level */
 	const struct engine_cpu_model *model;
 	const struct engine_host *host;
 	void *host_priv;
@@ -80,7 +82,42 @@ struct engine_vcpu_stats {
 	struct cpu_stats cpu;
 	uint64_t emulated; /* instructions carried out by cpu_emulate() */
 	uint64_t mmio, pio, irqs, halts, entries;
+	/* Flushes of translations that others asked of it, and how many found it in guest mode, so
+	 * that it was interrupted and waited for. */
+	uint64_t tlb_flush_asked, tlb_flush_ipis;
+	uint64_t pml_full,
+		pml_entries; /* exits because the modification log is full; pages logged */
+	uint64_t waits;	     /* stays outside guest mode until somebody else is done (MMU_RING_FULL,
+				_WAIT) */
 };
+
+/* Why a vCPU returned with ENGINE_EXIT_DEBUG. */
+enum engine_debug_kind {
+	ENGINE_DEBUG_STEP,	 /* one instruction was carried out (cpu_host_debug.single_step) */
+	ENGINE_DEBUG_BREAKPOINT, /* the instruction at gva is next; nothing of it is done */
+	ENGINE_DEBUG_WATCH,	 /* the last instruction, or event delivery, accessed gva */
+};
+struct engine_debug_hit {
+	enum engine_debug_kind kind;
+	gva_t gva; /* rip's linear address; WATCH: where the watched range that was met begins */
+	uint8_t access; /* WATCH: CPU_WATCH_*, how it was accessed */
+};
+
+/* An exit, as the processor left, before it is dealt with. */
+struct engine_trace_event {
+	unsigned vcpu;
+	const char *reason; /* cpu_exit_name()'s, lives for ever */
+	uint64_t rip;
+	uint64_t addr; /* #PF: the address; TDP: the gpa; else port, MSR, CR number, address, .. */
+	uint64_t gva;  /* faults: the linear address where one is known, else 0 */
+	/*
+	 * #PF and #NPF: the error code; EPT: as the exit qualification; writes of an MSR or CR: the
+	 * value; ports: size - 1, bit 3 in, 4 string, 5 REP.
+	 */
+	uint64_t info;
+	uint64_t icount;
+};
+typedef void (*engine_trace_fn)(void *arg, const struct engine_trace_event *e);
 
 struct engine_ops {
 	const char *name;
@@ -90,6 +127,16 @@ struct engine_ops {
 	int (*create)(const struct engine_config *config, struct engine_vm **ret_vm);
 	void (*destroy)(struct engine_vm *vm);
 	struct mmu_vm *(*mmu)(struct engine_vm *vm);
+	/*
+	 * Switch the machine's policy while every vCPU is outside vcpu_run(); the guest does not
+	 * notice. 0, -EINVAL, -EBUSY (a vCPU is amid a nested guest).
+	 */
+	int (*set_policy)(struct engine_vm *vm, enum mmu_policy policy);
+	/*
+	 * Tell @fn of every exit, on the vCPU's thread and outside guest mode; NULL ends it. When
+	 * it returns, the function of before is no longer called. Any thread; not from inside @fn.
+	 */
+	void (*set_trace)(struct engine_vm *vm, engine_trace_fn fn, void *arg);
 	/* vCPUs 0..config.vcpus-1 exist from create() on. */
 	struct engine_vcpu *(*vcpu)(struct engine_vm *vm, unsigned index);
 
@@ -122,6 +169,17 @@ struct engine_ops {
 	uint64_t (*vcpu_get_tsc)(struct engine_vcpu *v);
 	void (*vcpu_stats)(struct engine_vcpu *v, struct engine_vcpu_stats *ret_stats);
 	void (*vcpu_mmu_stats)(struct engine_vcpu *v, struct mmu_vcpu_stats *ret_stats);
+	/* The vCPU's MMU, for inspection; and the registers of now as the MMU wants them (which the
+	 * MMU itself hears of only at the next exit that needs it: tell it by mmu_set_regs()). */
+	struct mmu_vcpu *(*vcpu_mmu)(struct engine_vcpu *v);
+	void (*vcpu_mmu_regs)(struct engine_vcpu *v, struct mmu_regs *ret_regs);
+	/*
+	 * A debugger's breakpoints, watchpoints and steps (struct cpu_host_debug says what each
+	 * means); NULL ends them. vcpu_run() then returns ENGINE_EXIT_DEBUG, and vcpu_debug_hit()
+	 * says why. 0, or -E2BIG.
+	 */
+	int (*vcpu_set_debug)(struct engine_vcpu *v, const struct cpu_host_debug *debug);
+	void (*vcpu_debug_hit)(struct engine_vcpu *v, struct engine_debug_hit *ret_hit);
 	/* After ENGINE_EXIT_ERROR: what failed, as a sentence. */
 	const char *(*vcpu_error)(struct engine_vcpu *v);
 	/* The last instructions' addresses, newest last. */

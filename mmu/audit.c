@@ -46,13 +46,21 @@ static bool rmap_has(struct mmu_vm *vm, const struct rmap_head *head, uint32_t i
 	return !link->next || link_of_id(vm, link->next)->prev == id;
 }
 
+/* Present, not reserved, and accessed: but in ROM, where nobody can set that. */
+static bool gpte_may_be_used(struct audit *a, const struct shadow_page *sp, uint64_t gpte)
+{
+	return gpte_present(sp->role, gpte) &&
+	       !gpte_reserved(a->vm, sp->role, sp->role.level, gpte) &&
+	       (gpte_accessed(sp->role, gpte) || slot_of(a->vm, sp->gfn)->flags & SLOT_READONLY);
+}
+
 /* ---- leaves ---- */
 
 static void audit_writable(struct audit *a, const struct shadow_page *sp, unsigned i, uint64_t spte,
 			   const struct memslot *slot)
 {
 	gfn_t gfn = sp_gfn(a->vm, sp, i);
-	bool seen = sp->role.format == MMU_FORMAT_EPT && !(spte & EPT_D);
+	bool seen = dirty_by_d(a->vm, sp) && !(spte & EPT_D);
 
 	CHECK(!(slot->flags & SLOT_READONLY), AT "writable in a read-only slot", AT_ARGS(sp, i));
 	for (gfn_t g = gfn; g < gfn + level_pages(sp->role.level); g++) {
@@ -78,8 +86,7 @@ static void audit_leaf_gpte(struct audit *a, const struct shadow_page *sp, unsig
 	if (sp->unsync || !hva)
 		return;
 	gpte = gpte_load(sp->role, hva);
-	CHECK(gpte_present(sp->role, gpte) && gpte_accessed(sp->role, gpte) &&
-		      !gpte_reserved(a->vm, sp->role, sp->role.level, gpte),
+	CHECK(gpte_may_be_used(a, sp, gpte),
 	      AT "leaf for guest entry %llx", AT_ARGS(sp, i), (unsigned long long)gpte);
 	may = gpte_access(sp->role, gpte);
 	if (sp->role.format == MMU_FORMAT_EPT)
@@ -113,6 +120,8 @@ static void audit_leaf(struct audit *a, const struct shadow_page *sp, unsigned i
 	const struct memslot *slot = slot_of(vm, gfn);
 
 	a->leaves++;
+	CHECK(spte_is_present(spte, sp->role.format), AT "a leaf that grants nothing",
+	      AT_ARGS(sp, i));
 	if (!slot) {
 		violated(a, AT "maps gfn %llx, which is in no slot", AT_ARGS(sp, i),
 			 (unsigned long long)gfn);
@@ -121,6 +130,7 @@ static void audit_leaf(struct audit *a, const struct shadow_page *sp, unsigned i
 	CHECK(spte_pfn(spte) == slot_hva(slot, gfn) >> PAGE_SHIFT, AT "frame", AT_ARGS(sp, i));
 	CHECK(rmap_has(vm, slot_rmap(slot, gfn, sp->role.level), spte_id(vm, sp, i)),
 	      AT "not in the reverse map of %llx", AT_ARGS(sp, i), (unsigned long long)gfn);
+	CHECK(sp_maps_slot(sp, slot), AT "maps slot %u, not noted", AT_ARGS(sp, i), slot->id);
 	CHECK(gfn - slot->base + level_pages(sp->role.level) <= slot->npages,
 	      AT "reaches over the slot's end", AT_ARGS(sp, i));
 	if (spte & SPTE_W)
@@ -150,8 +160,7 @@ static void audit_child_gpte(struct audit *a, const struct shadow_page *sp, unsi
 		return;
 	gpte = gpte_load(sp->role, hva);
 	large = gpte & SPTE_PS && (sp->role.mode != MODE_32 || sp->role.pse);
-	CHECK(gpte_present(sp->role, gpte) && gpte_accessed(sp->role, gpte) &&
-		      !gpte_reserved(a->vm, sp->role, sp->role.level, gpte),
+	CHECK(gpte_may_be_used(a, sp, gpte),
 	      AT "leads on for guest entry %llx", AT_ARGS(sp, i), (unsigned long long)gpte);
 	CHECK(child->role.direct == large, AT "child's kind", AT_ARGS(sp, i));
 	if (large) {
@@ -360,7 +369,7 @@ unsigned mmu_audit(struct mmu_vm *vm, char *text, size_t size)
 
 	if (size)
 		*text = '\0';
-	pthread_mutex_lock(&vm->lock);
+	mmu_lock(vm);
 	CHECK(list_empty(&vm->pending) && !vm->batch.vcpus, "work left undone");
 	for (uint32_t n = 0; n < vm->arena.nr_touched; n++) {
 		struct shadow_page *sp = &vm->arena.pages[n];
@@ -379,6 +388,6 @@ unsigned mmu_audit(struct mmu_vm *vm, char *text, size_t size)
 	CHECK(shadows == a->shadows, "slots count %llu shadows of %llu",
 	      (unsigned long long)shadows, (unsigned long long)a->shadows);
 	audit_counters(a);
-	pthread_mutex_unlock(&vm->lock);
+	mmu_unlock(vm);
 	return a->n;
 }

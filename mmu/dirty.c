@@ -5,232 +5,42 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
-#include "mmu/mmu_internal.h"
+#include "mmu/dirty_internal.h"
 
-/* ---- a bitmap that is found through ---- */
+/* Words looked through for one hold of the lock: faults wait no longer than for that. */
+#define BATCH_WORDS 16384u
 
-int ml_init(struct ml_bitmap *m, uint64_t bits)
+static void drain(struct mmu_vm *vm)
 {
-	uint64_t n = bits, words = 0;
-	uint64_t *at;
-
-	memset(m, 0, sizeof(*m));
-	m->bits = bits;
-	do {
-		n = BITMAP_WORDS(n);
-		words += n;
-		m->levels++;
-	} while (n > 1 && m->levels < ML_LEVELS);
-	m->size = words * 8;
-	at = mmap(NULL, m->size, PROT_READ | PROT_WRITE,
-		  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (at == MAP_FAILED) {
-		memset(m, 0, sizeof(*m));
-		return -ENOMEM;
-	}
-	n = bits;
-	for (unsigned l = 0; l < m->levels; l++) {
-		m->map[l] = at;
-		n = BITMAP_WORDS(n);
-		at += n;
-	}
-	return 0;
-}
-
-void ml_finish(struct ml_bitmap *m)
-{
-	if (m->map[0])
-		munmap(m->map[0], m->size);
-	memset(m, 0, sizeof(*m));
-}
-
-/*
- * From the bottom up, and every level each time: a bit at the top may be set in vain, but never is
- * one missing above a set bit once its setter has returned.
- */
-void ml_set_atomic(struct ml_bitmap *m, uint64_t bit)
-{
-	for (unsigned l = 0; l < m->levels; l++) {
-		uint64_t *word = &m->map[l][bit / 64], mask = BIT(bit % 64);
-
-		if (!(__atomic_load_n(word, __ATOMIC_SEQ_CST) & mask))
-			__atomic_fetch_or(word, mask, __ATOMIC_SEQ_CST);
-		bit /= 64;
-	}
-}
-
-/* Not atomic: the lock is held. Returns whether it was clear. */
-static bool ml_set(struct ml_bitmap *m, uint64_t bit)
-{
-	if (bitmap_test(m->map[0], bit))
-		return false;
-	for (unsigned l = 0; l < m->levels; l++) {
-		bitmap_set(m->map[l], bit);
-		bit /= 64;
-	}
-	return true;
-}
-
-static bool ml_clear(struct ml_bitmap *m, uint64_t bit)
-{
-	if (!bitmap_test(m->map[0], bit))
-		return false;
-	for (unsigned l = 0; l < m->levels; l++) {
-		bitmap_clear(m->map[l], bit);
-		if (m->map[l][bit / 64])
-			break;
-		bit /= 64;
-	}
-	return true;
-}
-
-static uint64_t ml_level_bits(const struct ml_bitmap *m, unsigned level)
-{
-	uint64_t n = m->bits;
-
-	while (level--)
-		n = BITMAP_WORDS(n);
-	return n;
-}
-
-/* The first set bit at or after @from, or m->bits. */
-static uint64_t ml_next(const struct ml_bitmap *m, uint64_t from)
-{
-	unsigned l = 0;
-
-	/* Up while the rest of the word is empty, down to the first set bit otherwise. */
-	while (from < ml_level_bits(m, l)) {
-		uint64_t word = m->map[l][from / 64] >> (from % 64);
-
-		if (word) {
-			from += (uint64_t)__builtin_ctzll(word);
-			if (l == 0)
-				return from;
-			l--;
-			from *= 64;
-		} else if (l + 1 < m->levels) {
-			l++;
-			from = from / 64 + 1;
-		} else {
-			from = (from | 63) + 1;
-		}
-	}
-	return m->bits;
-}
-
-typedef void (*ml_taken)(void *arg, uint64_t word_index, uint64_t word);
-
-static void ml_take_level(struct ml_bitmap *m, unsigned level, uint64_t word_index, ml_taken fn,
-			  void *arg)
-{
-	uint64_t word;
-
-	if (!__atomic_load_n(&m->map[level][word_index], __ATOMIC_SEQ_CST))
-		return;
-	word = bitmap_take_word_atomic(m->map[level], word_index);
-	if (level == 0) {
-		fn(arg, word_index, word);
-		return;
-	}
-	for (; word; word &= word - 1)
-		ml_take_level(m, level - 1, word_index * 64 + (uint64_t)__builtin_ctzll(word), fn,
-			      arg);
-}
-
-/* Take all bits, atomically towards setters. */
-static void ml_take(struct ml_bitmap *m, ml_taken fn, void *arg)
-{
-	uint64_t top = BITMAP_WORDS(ml_level_bits(m, m->levels - 1));
-
-	for (uint64_t i = 0; i < top; i++)
-		ml_take_level(m, m->levels - 1, i, fn, arg);
-}
-
-/* ---- clients ---- */
-
-struct client_slot {
-	struct ml_bitmap bits;
-	uint64_t count;
-};
-
-struct dirty_client {
-	struct mmu_vm *vm;
-	struct list link;
-	char name[32];
-	uint32_t flags;
-	bool all;			    /* watches what comes, too */
-	bool ring;			    /* the vCPUs' rings are its */
-	struct client_slot *slot[NR_SLOTS]; /* NULL: not watched */
-};
-
-static void lock(struct mmu_vm *vm)
-{
-	if (__atomic_load_n(&vm->notice, __ATOMIC_RELAXED) == DIRTY_NOTICE_PML &&
-	    vm->ops->drain_pml)
+	if (__atomic_load_n(&vm->pml, __ATOMIC_RELAXED) && vm->ops->drain_pml)
 		vm->ops->drain_pml(vm->priv);
-	pthread_mutex_lock(&vm->lock);
 }
 
-static void unlock(struct mmu_vm *vm)
+void dirty_lock(struct mmu_vm *vm)
+{
+	drain(vm);
+	mmu_lock(vm);
+}
+
+void dirty_unlock(struct mmu_vm *vm)
 {
 	batch_commit(vm);
-	pthread_mutex_unlock(&vm->lock);
-}
-
-static void client_slot_free(struct client_slot *cs)
-{
-	if (!cs)
-		return;
-	ml_finish(&cs->bits);
-	free(cs);
-}
-
-static struct client_slot *client_slot_new(struct dirty_client *c, const struct memslot *slot)
-{
-	struct client_slot *cs = calloc(1, sizeof(*cs));
-
-	if (!cs)
-		return NULL;
-	if (ml_init(&cs->bits, slot->npages)) {
-		free(cs);
-		return NULL;
-	}
-	for (uint64_t i = 0; c->flags & DIRTY_INITIALLY_SET && i < slot->npages; i++)
-		cs->count += ml_set(&cs->bits, i);
-	return cs;
+	mmu_unlock(vm);
 }
 
 /* ---- noticing ---- */
 
-static void ring_push(struct mmu_vcpu *vcpu, const struct memslot *slot, gfn_t gfn)
+void dirty_notice_slow(struct mmu_vcpu *by, struct memslot *slot, gfn_t gfn)
 {
-	struct dirty_ring *ring = vcpu->ring;
-	uint32_t head = ring->head;
+	bool fresh = ml_set_atomic(&slot->noticed, gfn - slot->base);
 
-	if (head - __atomic_load_n(&ring->tail, __ATOMIC_ACQUIRE) == ring->size)
-		return; /* cannot be: the vCPU stopped before; the bitmap has it in any case */
-	ring->entries[head & (ring->size - 1)] = (struct dirty_ring_entry){
-		.slot_id = slot->id,
-		.page = gfn - slot->base,
-	};
-	__atomic_store_n(&ring->head, head + 1, __ATOMIC_RELEASE);
-}
-
-void dirty_notice_slow(struct memslot *slot, gfn_t gfn)
-{
-	ml_set_atomic(&slot->noticed, gfn - slot->base);
-}
-
-/* A vCPU made a page writable (the lock is held). */
-void dirty_notice_vcpu(struct mmu_vm *vm, struct memslot *slot, gfn_t gfn)
-{
-	struct mmu_vcpu *vcpu = vm->self;
-
-	dirty_notice_slow(slot, gfn);
-	if (vcpu && vcpu->ring)
-		ring_push(vcpu, slot, gfn);
+	if (!by)
+		return;
+	if (fresh)
+		stat_add_shared(&by->stats.dirty_noticed, 1);
+	if (unlikely(by->ring))
+		dirty_ring_push(by, slot, gfn);
 }
 
 void dirty_note(struct mmu_vm *vm, gpa_t gpa, uint64_t len)
@@ -244,22 +54,30 @@ void dirty_note(struct mmu_vm *vm, gpa_t gpa, uint64_t len)
 		struct memslot *slot = slot_of(vm, gfn);
 
 		if (slot)
-			dirty_mark(slot, gfn);
+			dirty_mark(NULL, slot, gfn);
 	}
 	pthread_rwlock_unlock(&vm->slots_lock);
 }
 
 void mmu_pml_write(struct mmu_vcpu *vcpu, const gpa_t *gpas, size_t n)
 {
-	for (size_t i = 0; i < n; i++)
-		dirty_note(vcpu->vm, gpas[i], 1);
+	struct mmu_vm *vm = vcpu->vm;
+
+	pthread_rwlock_rdlock(&vm->slots_lock);
+	for (size_t i = 0; i < n; i++) {
+		struct memslot *slot = slot_of(vm, gpas[i] >> PAGE_SHIFT);
+
+		if (slot)
+			dirty_mark(vcpu, slot, gpas[i] >> PAGE_SHIFT);
+	}
+	pthread_rwlock_unlock(&vm->slots_lock);
 }
 
 /* ---- collecting ---- */
 
 struct fold {
 	struct mmu_vm *vm;
-	struct memslot *slot;
+	const struct memslot *slot;
 };
 
 static void fold_word(void *arg, uint64_t index, uint64_t word)
@@ -270,40 +88,74 @@ static void fold_word(void *arg, uint64_t index, uint64_t word)
 	list_for_each_entry (c, &f->vm->clients, link) {
 		struct client_slot *cs = c->slot[f->slot->id];
 
-		if (!cs)
-			continue;
-		for (uint64_t w = word; w; w &= w - 1) {
-			uint64_t bit = index * 64 + (uint64_t)__builtin_ctzll(w);
+		if (cs)
+			cs->count += ml_or(&cs->bits, index, word);
+	}
+}
 
-			if (bit < f->slot->npages)
-				cs->count += ml_set(&cs->bits, bit);
+/* What is in the words [@from, @to) of a map shared with a writer outside. */
+static void fold_shared(struct mmu_vm *vm, const struct memslot *slot, uint64_t from, uint64_t to)
+{
+	struct fold f = {.vm = vm, .slot = slot};
+
+	for (uint64_t i = from; slot->shared && i < to; i++) {
+		if (__atomic_load_n(&slot->shared[i], __ATOMIC_RELAXED))
+			fold_word(&f, i, bitmap_take_word_atomic(slot->shared, i));
+	}
+}
+
+static uint64_t slot_words(const struct memslot *slot)
+{
+	return BITMAP_WORDS(slot->npages);
+}
+
+/* The summary is taken first: its writer set the map before it. */
+static void fold_summary(struct mmu_vm *vm, const struct memslot *slot)
+{
+	uint64_t words = slot_words(slot);
+
+	for (uint64_t i = 0; slot->shared_summary && i < BITMAP_WORDS(words); i++) {
+		uint64_t word = __atomic_load_n(&slot->shared_summary[i], __ATOMIC_RELAXED);
+
+		if (word)
+			word = bitmap_take_word_atomic(slot->shared_summary, i);
+		for (; word; word &= word - 1) {
+			uint64_t at = i * 64 + (uint64_t)__builtin_ctzll(word);
+
+			if (at < words)
+				fold_shared(vm, slot, at, at + 1);
 		}
 	}
 }
 
-/* What was noticed goes to every client. */
-static void fold_slot(struct mmu_vm *vm, struct memslot *slot)
+void dirty_fold_slot(struct mmu_vm *vm, struct memslot *slot)
 {
 	struct fold f = {.vm = vm, .slot = slot};
 
 	ml_take(&slot->noticed, fold_word, &f);
-	for (uint64_t i = 0; slot->shared && i < BITMAP_WORDS(slot->npages); i++) {
-		if (__atomic_load_n(&slot->shared[i], __ATOMIC_RELAXED))
-			fold_word(&f, i, bitmap_take_word_atomic(slot->shared, i));
-	}
+	fold_summary(vm, slot);
+}
+
+/* The same with these pages of a shared map that has no summary: by looking at each word. */
+static void fold_range(struct mmu_vm *vm, struct memslot *slot, uint64_t first, uint64_t npages)
+{
+	dirty_fold_slot(vm, slot);
+	if (slot->shared && !slot->shared_summary && npages)
+		fold_shared(vm, slot, first / 64, BITMAP_WORDS(first + npages));
 }
 
 /* Is the page dirty for every client that watches it (audit)? */
 bool dirty_is_known(const struct mmu_vm *vm, const struct memslot *slot, gfn_t gfn)
 {
 	const struct dirty_client *c;
+	uint64_t page = gfn - slot->base;
 
-	if (bitmap_test(slot->noticed.map[0], gfn - slot->base))
+	if (bitmap_test(slot->noticed.map[0], page))
 		return true;
 	list_for_each_entry (c, &vm->clients, link) {
 		const struct client_slot *cs = c->slot[slot->id];
 
-		if (cs && !bitmap_test(cs->bits.map[0], gfn - slot->base))
+		if (cs && !(ml_word(&cs->bits, page / 64) >> (page % 64) & 1))
 			return false;
 	}
 	return true;
@@ -311,54 +163,132 @@ bool dirty_is_known(const struct mmu_vm *vm, const struct memslot *slot, gfn_t g
 
 /* ---- protecting ---- */
 
-/* What a write through @spte must first be seen by; whether it changed. */
-static bool spte_protect(struct mmu_vm *vm, struct shadow_page *sp, uint64_t *spte)
+/* What a write through @spte must first be seen by goes; whoever has it in a TLB is flushed. */
+static void spte_protect(struct mmu_vm *vm, struct shadow_page *sp, uint64_t *spte)
 {
-	uint64_t old = spte_read(spte), gone = SPTE_W;
+	uint64_t old = spte_read(spte), gone = dirty_by_d(vm, sp) ? EPT_D : SPTE_W;
 
-	if (vm->notice == DIRTY_NOTICE_PML && sp->role.format == MMU_FORMAT_EPT &&
-	    sp->role.level == 1)
-		gone = EPT_D;
 	if (!(old & SPTE_W) || !(old & gone))
-		return false;
+		return;
 	/* The processor may be setting D. */
 	__atomic_fetch_and(spte, ~gone, __ATOMIC_SEQ_CST);
 	batch_frames(vm, sp->users, spte_pfn(old), level_pages(sp->role.level));
-	return true;
+	STAT(vm, dirty_protected);
 }
 
-static void protect_page(struct mmu_vm *vm, struct memslot *slot, gfn_t gfn)
+static void protect_rmap(struct mmu_vm *vm, const struct rmap_head *head)
 {
-	for (unsigned level = 1; level <= NR_LEVELS; level++) {
-		struct rmap_head *head = slot_rmap(slot, gfn, level);
-		uint32_t id, next;
+	uint32_t id = head->first, next;
 
-		rmap_for_each(vm, head, id, next)
-		{
-			if (spte_protect(vm, sp_of_id(vm, id), spte_of_id(vm, id)))
-				STAT(vm, dirty_protected);
-		}
+	/* Nearly always: one less look at memory that is in no cache. */
+	if (head->count == 1) {
+		spte_protect(vm, sp_of_id(vm, id), spte_of_id(vm, id));
+		return;
+	}
+	rmap_for_each(vm, head, id, next)
+	{
+		spte_protect(vm, sp_of_id(vm, id), spte_of_id(vm, id));
 	}
 }
 
-/* All of a slot: by our tables, which are bounded, not by its size. */
-static void protect_slot(struct mmu_vm *vm, const struct memslot *slot)
+/* Leaves over more than the frame. */
+static void protect_large(struct mmu_vm *vm, struct memslot *slot, gfn_t gfn)
+{
+	for (unsigned level = 2; level <= NR_LEVELS; level++)
+		protect_rmap(vm, slot_rmap(slot, gfn, level));
+}
+
+/* Before the first fault asks, so that what is still dirty beside these frames needs none. */
+static void split_frames(struct mmu_vm *vm, struct memslot *slot, const gfn_t *gfns, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (i && gfns[i] >> 9 == gfns[i - 1] >> 9)
+			continue;
+		if (slot_rmap(slot, gfns[i], 2)->count || slot_rmap(slot, gfns[i], 3)->count)
+			split_frame(vm, slot, gfns[i]);
+	}
+}
+
+/* Frames far apart share no cache line on the way to their sptes: ask for those ahead of time. */
+#define AHEAD 8u
+
+static void prefetch_frames(struct mmu_vm *vm, const struct memslot *slot, const gfn_t *gfns,
+			    size_t left)
+{
+	const struct rmap_head *head;
+
+	if (left > 2 * AHEAD)
+		__builtin_prefetch(slot_rmap(slot, gfns[2 * AHEAD], 1));
+	if (left <= AHEAD)
+		return;
+	head = slot_rmap(slot, gfns[AHEAD], 1);
+	if (head->first) {
+		__builtin_prefetch(spte_of_id(vm, head->first), 1);
+		__builtin_prefetch(&sp_of_id(vm, head->first)->role);
+		__builtin_prefetch(&sp_of_id(vm, head->first)->users);
+	}
+}
+
+void dirty_protect_frames(struct mmu_vm *vm, struct memslot *slot, const gfn_t *gfns, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		prefetch_frames(vm, slot, &gfns[i], n - i);
+		if (!i || gfns[i] >> 9 != gfns[i - 1] >> 9)
+			protect_large(vm, slot, gfns[i]);
+		protect_rmap(vm, slot_rmap(slot, gfns[i], 1));
+	}
+}
+
+typedef bool (*spte_filter)(const struct shadow_page *sp, uint64_t spte);
+
+static bool spte_is_any(const struct shadow_page *sp, uint64_t spte)
+{
+	return true;
+}
+
+/* Only the processor would tell of a write: as dirty_by_d(), and D is clear. */
+static bool spte_awaits_d(const struct shadow_page *sp, uint64_t spte)
+{
+	return sp->role.format == MMU_FORMAT_EPT && sp->role.level == 1 && !(spte & EPT_D);
+}
+
+/* All leaves in a slot, by our tables. */
+static void protect_tables(struct mmu_vm *vm, const struct memslot *slot, spte_filter filter)
 {
 	struct shadow_page *sp;
 
 	list_for_each_entry (sp, &vm->active, lru) {
+		if (!sp_maps_slot(sp, slot))
+			continue;
 		for (unsigned i = 0; sp->present && i < PT_ENTRIES; i++) {
 			uint64_t *spte = &sp_table(vm, sp)[i], v = spte_read(spte);
 
 			if (spte_is_present(v, sp->role.format) &&
 			    spte_is_leaf(v, sp->role.level) &&
-			    sp_gfn(vm, sp, i) - slot->base < slot->npages)
+			    sp_gfn(vm, sp, i) - slot->base < slot->npages && filter(sp, v))
 				spte_protect(vm, sp, spte);
 		}
 	}
 }
 
-/* Small pages that only the log kept small go; larger ones come by the next faults. */
+/* By what is less: our tables, which are bounded, or the slot. */
+static void protect_slot(struct mmu_vm *vm, struct memslot *slot)
+{
+	if (vm->stats.mmu_pages * PT_ENTRIES < slot->npages) {
+		protect_tables(vm, slot, spte_is_any);
+		return;
+	}
+	for (uint64_t page = 0; page < slot->npages;) {
+		gfn_t gfns[PT_ENTRIES];
+		size_t n = 0;
+
+		for (; n < PT_ENTRIES && page < slot->npages; page++)
+			gfns[n++] = slot->base + page;
+		dirty_protect_frames(vm, slot, gfns, n);
+	}
+}
+
+/* Pages of small leaves that only the log kept small go; larger ones come by the next faults. */
 static void collapse_slot(struct mmu_vm *vm, const struct memslot *slot)
 {
 	struct shadow_page *sp, *tmp;
@@ -366,8 +296,9 @@ static void collapse_slot(struct mmu_vm *vm, const struct memslot *slot)
 	if (vm->disable & MMU_NO_COLLAPSE)
 		return;
 	list_for_each_entry_safe (sp, tmp, &vm->active, lru) {
-		if (!sp->role.direct || sp->role.level != 1 || sp->root_count ||
-		    sp->gfn - slot->base >= slot->npages || slot_max_level(vm, slot, sp->gfn) == 1)
+		if (!sp_maps_slot(sp, slot) || !sp->role.direct || sp->role.level > 2 ||
+		    sp->root_count || sp->gfn - slot->base >= slot->npages ||
+		    slot_max_level(vm, slot, sp->gfn) <= sp->role.level)
 			continue;
 		STAT(vm, lpages_collapsed);
 		sp_zap(vm, sp);
@@ -376,34 +307,50 @@ static void collapse_slot(struct mmu_vm *vm, const struct memslot *slot)
 
 /* ---- watching ---- */
 
+static struct client_slot *client_slot_new(const struct dirty_client *c, const struct memslot *slot)
+{
+	struct client_slot *cs = calloc(1, sizeof(*cs));
+
+	if (!cs)
+		return NULL;
+	if (ml_init(&cs->bits, slot->npages)) {
+		free(cs);
+		return NULL;
+	}
+	if (c->flags & DIRTY_INITIALLY_SET) {
+		ml_set_all(&cs->bits);
+		cs->count = slot->npages;
+	}
+	return cs;
+}
+
+static void client_slot_free(struct client_slot *cs)
+{
+	if (!cs)
+		return;
+	ml_finish(&cs->bits);
+	free(cs);
+}
+
+/* Both locks are held. What was written before is not this client's. */
 static int watch_slot(struct dirty_client *c, struct memslot *slot)
 {
-	struct mmu_vm *vm = c->vm;
-	struct client_slot *cs;
+	struct client_slot *cs = client_slot_new(c, slot);
 
-	if (c->slot[slot->id])
-		return 0;
-	cs = client_slot_new(c, slot);
 	if (!cs)
 		return -ENOMEM;
-	fold_slot(vm, slot); /* what happened before is not this client's */
+	fold_range(c->vm, slot, 0, slot->npages);
 	__atomic_fetch_add(&slot->watchers, 1, __ATOMIC_SEQ_CST);
-	if (!(c->flags & DIRTY_INITIALLY_SET))
-		protect_slot(vm, slot);
 	c->slot[slot->id] = cs;
 	return 0;
 }
 
 static void unwatch_slot(struct dirty_client *c, struct memslot *slot)
 {
-	struct mmu_vm *vm = c->vm;
-
-	if (!c->slot[slot->id])
-		return;
 	client_slot_free(c->slot[slot->id]);
 	c->slot[slot->id] = NULL;
 	if (__atomic_sub_fetch(&slot->watchers, 1, __ATOMIC_SEQ_CST) == 0)
-		collapse_slot(vm, slot);
+		collapse_slot(c->vm, slot);
 }
 
 int dirty_slot_added(struct mmu_vm *vm, struct memslot *slot)
@@ -411,6 +358,7 @@ int dirty_slot_added(struct mmu_vm *vm, struct memslot *slot)
 	struct dirty_client *c;
 	int r = 0;
 
+	/* Nothing maps it yet: there is nothing to protect. */
 	list_for_each_entry (c, &vm->clients, link) {
 		if (c->all && !r)
 			r = watch_slot(c, slot);
@@ -430,47 +378,89 @@ void dirty_slot_removed(struct mmu_vm *vm, struct memslot *slot)
 	}
 }
 
-static int watch(struct dirty_client *c, uint32_t slot_id, bool on)
+static bool slot_is_meant(const struct memslot *slot, uint32_t slot_id)
+{
+	return slot_id == DIRTY_ALL_SLOTS || slot->id == slot_id;
+}
+
+static int watch(struct dirty_client *c, uint32_t slot_id)
 {
 	struct mmu_vm *vm = c->vm;
+	bool fresh[NR_SLOTS] = {false};
 	int r = 0;
 
-	if (slot_id != DIRTY_ALL_SLOTS && (slot_id > SLOT_MAX_ID || !vm->by_id[slot_id]))
-		return -ENOENT;
-	if (slot_id == DIRTY_ALL_SLOTS)
-		c->all = on;
+	/*
+	 * Writers of L0 hold slots_lock from their store to their look at the watchers: those that
+	 * did not see us have stored before the client reads anything.
+	 */
+	pthread_rwlock_wrlock(&vm->slots_lock);
 	for (uint32_t i = 0; i < vm->nr_slots && !r; i++) {
 		struct memslot *slot = vm->sorted[i];
 
-		if (slot_id != DIRTY_ALL_SLOTS && slot->id != slot_id)
+		if (!slot_is_meant(slot, slot_id) || c->slot[slot->id])
 			continue;
-		if (on)
-			r = watch_slot(c, slot);
-		else
-			unwatch_slot(c, slot);
+		r = watch_slot(c, slot);
+		fresh[slot->id] = !r;
+	}
+	pthread_rwlock_unlock(&vm->slots_lock);
+	for (uint32_t i = 0; i < vm->nr_slots; i++) {
+		if (fresh[vm->sorted[i]->id] && !(c->flags & DIRTY_INITIALLY_SET))
+			protect_slot(vm, vm->sorted[i]);
 	}
 	return r;
 }
 
+static void unwatch(struct dirty_client *c, uint32_t slot_id)
+{
+	struct mmu_vm *vm = c->vm;
+
+	pthread_rwlock_wrlock(&vm->slots_lock);
+	for (uint32_t i = 0; i < vm->nr_slots; i++) {
+		struct memslot *slot = vm->sorted[i];
+
+		if (slot_is_meant(slot, slot_id) && c->slot[slot->id])
+			unwatch_slot(c, slot);
+	}
+	pthread_rwlock_unlock(&vm->slots_lock);
+}
+
+static bool slot_exists(const struct mmu_vm *vm, uint32_t slot_id)
+{
+	return slot_id == DIRTY_ALL_SLOTS || (slot_id <= SLOT_MAX_ID && vm->by_id[slot_id]);
+}
+
 int dirty_client_watch(struct dirty_client *c, uint32_t slot_id)
 {
-	int r;
+	int r = -ENOENT;
 
-	lock(c->vm);
-	r = watch(c, slot_id, true);
-	unlock(c->vm);
+	dirty_lock(c->vm);
+	if (slot_exists(c->vm, slot_id)) {
+		c->all |= slot_id == DIRTY_ALL_SLOTS;
+		r = watch(c, slot_id);
+	}
+	dirty_unlock(c->vm);
+	/* What is large has lost W by now; the rest only spares faults, so it need not be at once.
+	 */
+	if (!r && !(c->flags & DIRTY_INITIALLY_SET))
+		split_logged(c->vm);
 	return r;
 }
 
 int dirty_client_unwatch(struct dirty_client *c, uint32_t slot_id)
 {
-	int r;
+	int r = -ENOENT;
 
-	lock(c->vm);
-	r = watch(c, slot_id, false);
-	unlock(c->vm);
+	dirty_lock(c->vm);
+	if (slot_exists(c->vm, slot_id)) {
+		c->all &= slot_id != DIRTY_ALL_SLOTS;
+		unwatch(c, slot_id);
+		r = 0;
+	}
+	dirty_unlock(c->vm);
 	return r;
 }
+
+/* ---- clients ---- */
 
 int dirty_client_create(struct mmu_vm *vm, const char *name, uint32_t flags,
 			struct dirty_client **ret_client)
@@ -478,7 +468,7 @@ int dirty_client_create(struct mmu_vm *vm, const char *name, uint32_t flags,
 	struct dirty_client *c, *other;
 	bool taken = false;
 
-	if (!*name || strlen(name) >= sizeof(c->name) || flags & ~(uint32_t)DIRTY_INITIALLY_SET)
+	if (!*name || strlen(name) > DIRTY_NAME_MAX || flags & ~(uint32_t)DIRTY_INITIALLY_SET)
 		return -EINVAL;
 	c = calloc(1, sizeof(*c));
 	if (!c)
@@ -486,12 +476,12 @@ int dirty_client_create(struct mmu_vm *vm, const char *name, uint32_t flags,
 	c->vm = vm;
 	c->flags = flags;
 	strcpy(c->name, name);
-	pthread_mutex_lock(&vm->lock);
+	mmu_lock(vm);
 	list_for_each_entry (other, &vm->clients, link)
 		taken |= !strcmp(other->name, name);
 	if (!taken)
 		list_add_tail(&vm->clients, &c->link);
-	pthread_mutex_unlock(&vm->lock);
+	mmu_unlock(vm);
 	if (taken) {
 		free(c);
 		return -EEXIST;
@@ -507,18 +497,67 @@ void dirty_client_destroy(struct dirty_client *c)
 	if (!c)
 		return;
 	vm = c->vm;
-	if (c->ring)
-		dirty_ring_enable(c, 0);
-	lock(vm);
-	watch(c, DIRTY_ALL_SLOTS, false);
+	dirty_ring_enable(c, 0);
+	dirty_lock(vm);
+	unwatch(c, DIRTY_ALL_SLOTS);
 	list_del(&c->link);
-	unlock(vm);
+	dirty_unlock(vm);
 	free(c);
 }
 
 const char *dirty_client_name(const struct dirty_client *c)
 {
 	return c->name;
+}
+
+static void fold_all(struct mmu_vm *vm)
+{
+	for (uint32_t s = 0; s < vm->nr_slots; s++)
+		fold_range(vm, vm->sorted[s], 0, vm->sorted[s]->npages);
+}
+
+static uint64_t client_count(const struct dirty_client *c)
+{
+	uint64_t count = 0;
+
+	for (uint32_t s = 0; s < c->vm->nr_slots; s++) {
+		const struct client_slot *cs = c->slot[c->vm->sorted[s]->id];
+
+		count += cs ? cs->count : 0;
+	}
+	return count;
+}
+
+size_t dirty_clients(struct mmu_vm *vm, struct dirty_client_info *info, size_t max)
+{
+	const struct dirty_client *c;
+	size_t n = 0;
+
+	dirty_lock(vm);
+	fold_all(vm);
+	list_for_each_entry (c, &vm->clients, link) {
+		if (n++ >= max)
+			continue;
+		info[n - 1] = (struct dirty_client_info){
+			.flags = c->flags,
+			.ring = vm->ring_client == c ? vm->ring_size : 0,
+			.dirty = client_count(c),
+		};
+		strcpy(info[n - 1].name, c->name);
+	}
+	dirty_unlock(vm);
+	return n;
+}
+
+uint64_t dirty_count(struct dirty_client *c)
+{
+	uint64_t count;
+
+	dirty_lock(c->vm);
+	fold_all(c->vm);
+	count = client_count(c);
+	dirty_unlock(c->vm);
+	return count;
 }
 
 /* ---- the two steps ---- */
@@ -537,107 +576,294 @@ static struct memslot *client_range(struct dirty_client *c, uint32_t slot_id, ui
 	return *ret ? NULL : slot;
 }
 
+/* The bits of word @i of a map that lie in pages [@first, @first + @npages). */
+static uint64_t range_mask(uint64_t i, uint64_t first, uint64_t npages)
+{
+	uint64_t end = first + npages, mask = ~0ull;
+
+	if (i == first / 64)
+		mask <<= first % 64;
+	if (i == end / 64)
+		mask &= BIT(end % 64) - 1;
+	return mask;
+}
+
+/* Or @word, whose bit 0 is page @at (which may lie before 0), into @bits. */
+static void put_word(uint64_t *bits, int64_t at, uint64_t word)
+{
+	if (at < 0) {
+		bits[0] |= word >> -at;
+		return;
+	}
+	bits[at / 64] |= word << (at % 64);
+	if (at % 64 && word >> (64 - at % 64))
+		bits[at / 64 + 1] |= word >> (64 - at % 64);
+}
+
+/* 64 bits from bit @at on (which may lie before 0), of @nbits there are. */
+static uint64_t get_word(const uint64_t *bits, uint64_t nbits, int64_t at)
+{
+	uint64_t word, words = BITMAP_WORDS(nbits), i = (uint64_t)at / 64;
+
+	if (at < 0)
+		return bits[0] << -at;
+	word = i < words ? bits[i] >> (at % 64) : 0;
+	if (at % 64 && i + 1 < words)
+		word |= bits[i + 1] << (64 - at % 64);
+	return word;
+}
+
+/* What a caller's bitmap says of pages of a slot. */
+struct asked {
+	uint64_t first, npages;
+	const uint64_t *bits; /* bit 0 is page @first */
+};
+
+/* For word @i of the slot's bitmap. */
+static uint64_t asked_word(const struct asked *a, uint64_t i)
+{
+	return get_word(a->bits, a->npages, (int64_t)(i * 64 - a->first)) &
+	       range_mask(i, a->first, a->npages);
+}
+
 int dirty_get(struct dirty_client *c, uint32_t slot_id, uint64_t first, uint64_t npages,
 	      uint64_t *bits)
 {
 	struct memslot *slot;
 	int r;
 
-	lock(c->vm);
+	dirty_lock(c->vm);
 	slot = client_range(c, slot_id, first, npages, &r);
-	if (slot) {
+	if (slot && npages) {
 		const struct ml_bitmap *m = &c->slot[slot_id]->bits;
+		uint64_t end = BITMAP_WORDS(first + npages);
 
-		fold_slot(c->vm, slot);
+		fold_range(c->vm, slot, first, npages);
 		memset(bits, 0, BITMAP_WORDS(npages) * 8);
-		for (uint64_t i = ml_next(m, first); i < first + npages; i = ml_next(m, i + 1))
-			bitmap_set(bits, i - first);
+		for (uint64_t i = ml_next_word(m, first / 64); i < end; i = ml_next_word(m, i + 1))
+			put_word(bits, (int64_t)(i * 64 - first),
+				 ml_word(m, i) & range_mask(i, first, npages));
 	}
-	unlock(c->vm);
+	dirty_unlock(c->vm);
 	return r;
 }
 
-/* Protect first, and flush; only then collect and forget: so no write falls between. */
+static uint64_t next_page(const struct ml_bitmap *m, uint64_t page)
+{
+	uint64_t i = page / 64, word;
+
+	if (page >= m->bits)
+		return m->bits;
+	word = ml_word(m, i) & ~0ull << (page % 64);
+	if (!word) {
+		i = ml_next_word(m, i + 1);
+		if (i == BITMAP_WORDS(m->bits))
+			return m->bits;
+		word = ml_word(m, i);
+	}
+	return i * 64 + (uint64_t)__builtin_ctzll(word);
+}
+
+int dirty_find(struct dirty_client *c, uint32_t slot_id, uint64_t *page)
+{
+	struct memslot *slot;
+	int r;
+
+	dirty_lock(c->vm);
+	slot = client_range(c, slot_id, 0, 0, &r);
+	if (slot) {
+		const struct ml_bitmap *m = &c->slot[slot_id]->bits;
+		uint64_t found;
+
+		dirty_fold_slot(c->vm, slot);
+		found = next_page(m, *page);
+		/* In a shared map an earlier one may be. */
+		if (*page < found)
+			fold_range(c->vm, slot, *page, found - *page);
+		found = next_page(m, *page);
+		if (found < slot->npages)
+			*page = found;
+		else
+			r = -ENODATA;
+	}
+	dirty_unlock(c->vm);
+	return r;
+}
+
+/* The frames of the bits in @word, which is word @i of the slot's bitmap, to @gfns; how many. */
+static size_t put_frames(const struct memslot *slot, uint64_t i, uint64_t word, gfn_t *gfns)
+{
+	size_t n = 0;
+
+	for (; word; word &= word - 1)
+		gfns[n++] = slot->base + i * 64 + (uint64_t)__builtin_ctzll(word);
+	return n;
+}
+
+/*
+ * Off the client's log, in rising order. Protect first, and flush; only then forget: so no write
+ * falls between.
+ */
+static void forget_frames(struct dirty_client *c, struct memslot *slot, const gfn_t *gfns, size_t n)
+{
+	struct client_slot *cs = c->slot[slot->id];
+
+	split_frames(c->vm, slot, gfns, n);
+	dirty_protect_frames(c->vm, slot, gfns, n);
+	batch_commit(c->vm);
+	for (size_t i = 0; i < n;) {
+		uint64_t at = (gfns[i] - slot->base) / 64, word = 0;
+
+		for (; i < n && (gfns[i] - slot->base) / 64 == at; i++)
+			word |= BIT((gfns[i] - slot->base) % 64);
+		cs->count -= ml_clear(&cs->bits, at, word);
+	}
+}
+
+/* What is asked for in the words from *@word on, as much as one hold of the lock is worth. */
+static void clear_batch(struct dirty_client *c, struct memslot *slot, const struct asked *a,
+			uint64_t *word)
+{
+	const struct ml_bitmap *m = &c->slot[slot->id]->bits;
+	uint64_t end = BITMAP_WORDS(a->first + a->npages), i;
+	uint64_t stop = MIN(end, *word + BATCH_WORDS);
+	size_t n = 0;
+
+	dirty_fold_slot(c->vm, slot);
+	for (i = ml_next_word(m, *word); i < stop && n <= DIRTY_BATCH - 64;
+	     i = ml_next_word(m, i + 1))
+		n += put_frames(slot, i, ml_word(m, i) & asked_word(a, i), c->batch + n);
+	forget_frames(c, slot, c->batch, n);
+	*word = MIN(end, i);
+}
+
 int dirty_clear(struct dirty_client *c, uint32_t slot_id, uint64_t first, uint64_t npages,
 		const uint64_t *bits)
 {
-	struct mmu_vm *vm = c->vm;
+	struct asked a = {.first = first, .npages = npages, .bits = bits};
+	uint64_t word = first / 64;
 	struct memslot *slot;
-	uint64_t i;
 	int r;
 
-	lock(vm);
-	slot = client_range(c, slot_id, first, npages, &r);
-	if (slot) {
-		struct client_slot *cs = c->slot[slot_id];
-
-		bitmap_for_each (i, bits, npages)
-			protect_page(vm, slot, slot->base + first + i);
-		batch_commit(vm);
-		fold_slot(vm, slot);
-		bitmap_for_each (i, bits, npages)
-			cs->count -= ml_clear(&cs->bits, first + i);
-	}
-	unlock(vm);
+	do {
+		/* What the processors hold in their logs need not be known: it is told later. */
+		mmu_lock(c->vm);
+		slot = client_range(c, slot_id, first, npages, &r);
+		if (slot && npages)
+			clear_batch(c, slot, &a, &word);
+		if (slot)
+			dirty_rings_retire(c);
+		dirty_unlock(c->vm);
+	} while (slot && npages && word < BITMAP_WORDS(first + npages));
 	return r;
 }
 
-ssize_t dirty_take(struct dirty_client *c, gfn_t *gfns, size_t max)
+/* The lowest @n bits that are set. */
+static uint64_t lowest_bits(uint64_t word, size_t n)
+{
+	while ((size_t)__builtin_popcountll(word) > n)
+		word &= ~(1ull << (63 - __builtin_clzll(word)));
+	return word;
+}
+
+/* Up to @max pages of one slot. */
+static size_t take_slot(struct dirty_client *c, struct memslot *slot, gfn_t *gfns, size_t max)
+{
+	const struct client_slot *cs = c->slot[slot->id];
+	uint64_t words = slot_words(slot);
+	size_t n = 0;
+
+	dirty_fold_slot(c->vm, slot);
+	if (!cs->count)
+		fold_range(c->vm, slot, 0, slot->npages);
+	for (uint64_t i = ml_next_word(&cs->bits, 0); i < words && n < max;
+	     i = ml_next_word(&cs->bits, i + 1))
+		n += put_frames(slot, i, lowest_bits(ml_word(&cs->bits, i), max - n), gfns + n);
+	forget_frames(c, slot, gfns, n);
+	return n;
+}
+
+/* As much as one hold of the lock is worth. */
+static size_t take_batch(struct dirty_client *c, gfn_t *gfns, size_t max)
 {
 	struct mmu_vm *vm = c->vm;
 	size_t n = 0;
 
-	lock(vm);
-	for (uint32_t s = 0; s < vm->nr_slots; s++) {
-		struct memslot *slot = vm->sorted[s];
-		struct client_slot *cs = c->slot[slot->id];
-		size_t from = n;
-
-		if (!cs)
-			continue;
-		fold_slot(vm, slot);
-		for (uint64_t i = ml_next(&cs->bits, 0); i < slot->npages && n < max;
-		     i = ml_next(&cs->bits, i + 1)) {
-			gfns[n++] = slot->base + i;
-			protect_page(vm, slot, slot->base + i);
-		}
-		batch_commit(vm);
-		for (size_t i = from; i < n; i++)
-			cs->count -= ml_clear(&cs->bits, gfns[i] - slot->base);
+	mmu_lock(vm);
+	for (uint32_t s = 0; s < vm->nr_slots && n < max; s++) {
+		if (c->slot[vm->sorted[s]->id])
+			n += take_slot(c, vm->sorted[s], gfns + n, max - n);
 	}
-	unlock(vm);
+	dirty_rings_retire(c);
+	dirty_unlock(vm);
+	return n;
+}
+
+ssize_t dirty_take(struct dirty_client *c, gfn_t *gfns, size_t max)
+{
+	size_t n = 0, got, want;
+
+	drain(c->vm);
+	do {
+		want = MIN(max - n, (size_t)DIRTY_BATCH);
+		got = take_batch(c, gfns + n, want);
+		n += got;
+	} while (got == want && n < max);
 	return (ssize_t)n;
 }
 
-uint64_t dirty_count(struct dirty_client *c)
+int dirty_share_bitmap(struct mmu_vm *vm, uint32_t slot_id, uint64_t *map, uint64_t *summary)
 {
-	struct mmu_vm *vm = c->vm;
-	uint64_t count = 0;
+	struct memslot *slot;
+	int r = -ENOENT;
 
-	lock(vm);
-	for (uint32_t s = 0; s < vm->nr_slots; s++) {
-		if (!c->slot[vm->sorted[s]->id])
-			continue;
-		fold_slot(vm, vm->sorted[s]);
-		count += c->slot[vm->sorted[s]->id]->count;
+	dirty_lock(vm);
+	if (slot_id <= SLOT_MAX_ID && vm->by_id[slot_id]) {
+		slot = vm->by_id[slot_id];
+		fold_shared(vm, slot, 0, slot_words(slot));
+		slot->shared = map;
+		slot->shared_summary = map ? summary : NULL;
+		r = 0;
 	}
-	unlock(vm);
-	return count;
+	dirty_unlock(vm);
+	return r;
 }
 
-int dirty_share_bitmap(struct mmu_vm *vm, uint32_t slot_id, uint64_t *map)
-{
-	int r = 0;
+/* ---- how writes are noticed ---- */
 
-	lock(vm);
-	if (slot_id > SLOT_MAX_ID || !vm->by_id[slot_id]) {
-		r = -ENOENT;
-	} else {
-		fold_slot(vm, vm->by_id[slot_id]);
-		vm->by_id[slot_id]->shared = map;
+/* Roots lead to other processor controls from now on. */
+static void set_pml(struct mmu_vm *vm, bool on)
+{
+	struct mmu_vcpu *vcpu;
+
+	__atomic_store_n(&vm->pml, on, __ATOMIC_RELAXED);
+	list_for_each_entry (vcpu, &vm->vcpus, link)
+		__atomic_store_n(&vcpu->need_load, true, __ATOMIC_SEQ_CST);
+	vm->ops->kick(vm->priv, MMU_VCPUS_ALL);
+}
+
+/*
+ * No leaf may lose D before every processor logs: the flush sends them out of guest mode, and they
+ * ask for the root before they come back. Leaves without W stay so; with W they are dirty for all.
+ */
+static void notice_by_pml(struct mmu_vm *vm)
+{
+	set_pml(vm, true);
+	batch_all(vm, MMU_VCPUS_ALL);
+	batch_commit(vm);
+	__atomic_store_n(&vm->notice, DIRTY_NOTICE_PML, __ATOMIC_RELAXED);
+}
+
+/* And the other way round: processors log until no leaf is left that only they would tell of. */
+static void notice_by_protection(struct mmu_vm *vm)
+{
+	__atomic_store_n(&vm->notice, DIRTY_NOTICE_PROTECT, __ATOMIC_RELAXED);
+	for (uint32_t i = 0; i < vm->nr_slots; i++) {
+		if (slot_is_logged(vm->sorted[i]))
+			protect_tables(vm, vm->sorted[i], spte_awaits_d);
 	}
-	unlock(vm);
-	return r;
+	batch_commit(vm);
+	set_pml(vm, false);
 }
 
 int dirty_set_notice(struct mmu_vm *vm, enum dirty_notice how)
@@ -646,136 +872,22 @@ int dirty_set_notice(struct mmu_vm *vm, enum dirty_notice how)
 
 	if (how > DIRTY_NOTICE_PML)
 		return -EINVAL;
-	lock(vm);
+	mmu_lock(vm);
 	if (how == DIRTY_NOTICE_PML && (vm->policy != MMU_POLICY_TDP ||
-					vm->tdp_format != MMU_FORMAT_EPT || !vm->ops->drain_pml)) {
+					vm->tdp_format != MMU_FORMAT_EPT || !vm->ops->drain_pml))
 		r = -EOPNOTSUPP;
-	} else if (vm->notice != how) {
-		__atomic_store_n(&vm->notice, how, __ATOMIC_RELAXED);
-		/* Logged pages that are clean are to be noticed by the new way. */
-		for (uint32_t i = 0; i < vm->nr_slots; i++) {
-			if (slot_is_logged(vm->sorted[i]))
-				protect_slot(vm, vm->sorted[i]);
-		}
-	}
-	unlock(vm);
+	else if (vm->notice != how && how == DIRTY_NOTICE_PML)
+		notice_by_pml(vm);
+	else if (vm->notice != how)
+		notice_by_protection(vm);
+	dirty_unlock(vm);
+	/* What was logged until the end. */
+	if (!r && how == DIRTY_NOTICE_PROTECT && vm->ops->drain_pml)
+		vm->ops->drain_pml(vm->priv);
 	return r;
 }
 
-/* ---- rings ---- */
-
-void dirty_ring_free(struct dirty_ring *ring)
+enum dirty_notice dirty_get_notice(struct mmu_vm *vm)
 {
-	if (!ring)
-		return;
-	free(ring->entries);
-	free(ring);
-}
-
-static struct dirty_ring *ring_new(uint32_t size)
-{
-	struct dirty_ring *ring = calloc(1, sizeof(*ring));
-
-	if (!ring)
-		return NULL;
-	ring->size = size;
-	ring->entries = calloc(size, sizeof(*ring->entries));
-	if (!ring->entries) {
-		free(ring);
-		return NULL;
-	}
-	return ring;
-}
-
-static void rings_remove(struct mmu_vm *vm)
-{
-	struct mmu_vcpu *vcpu;
-
-	list_for_each_entry (vcpu, &vm->vcpus, link) {
-		dirty_ring_free(vcpu->ring);
-		vcpu->ring = NULL;
-	}
-}
-
-int dirty_ring_enable(struct dirty_client *c, uint32_t size)
-{
-	struct mmu_vm *vm = c->vm;
-	struct mmu_vcpu *vcpu;
-	struct dirty_client *o;
-	int r = 0;
-
-	if (size && (size < 64 || size > 65536 || size & (size - 1)))
-		return -EINVAL;
-	lock(vm);
-	list_for_each_entry (o, &vm->clients, link) {
-		if (o->ring && o != c)
-			r = -EBUSY;
-	}
-	if (r || (!size && !c->ring))
-		goto out;
-	rings_remove(vm);
-	c->ring = size;
-	if (!size)
-		goto out;
-	list_for_each_entry (vcpu, &vm->vcpus, link) {
-		vcpu->ring = ring_new(size);
-		if (!vcpu->ring)
-			r = -ENOMEM;
-	}
-	if (r) {
-		rings_remove(vm);
-		c->ring = false;
-	}
-out:
-	unlock(vm);
-	return r;
-}
-
-struct dirty_ring *dirty_ring_get(struct mmu_vcpu *vcpu)
-{
-	return vcpu->ring;
-}
-
-bool dirty_ring_is_full(const struct mmu_vcpu *vcpu)
-{
-	const struct dirty_ring *ring = vcpu->ring;
-
-	/* One fault notes its page and at most a few tables' pages. */
-	return ring &&
-	       ring->head - __atomic_load_n(&ring->tail, __ATOMIC_ACQUIRE) > ring->size - 32;
-}
-
-static void ring_reset(struct dirty_client *c, struct dirty_ring *ring)
-{
-	struct mmu_vm *vm = c->vm;
-	uint32_t tail = __atomic_load_n(&ring->tail, __ATOMIC_ACQUIRE);
-
-	for (; ring->reset != tail; ring->reset++) {
-		const struct dirty_ring_entry *e = &ring->entries[ring->reset & (ring->size - 1)];
-		struct memslot *slot = e->slot_id <= SLOT_MAX_ID ? vm->by_id[e->slot_id] : NULL;
-
-		if (!slot || e->page >= slot->npages)
-			continue; /* the slot went meanwhile */
-		protect_page(vm, slot, slot->base + e->page);
-		if (c->slot[e->slot_id])
-			c->slot[e->slot_id]->count -= ml_clear(&c->slot[e->slot_id]->bits, e->page);
-	}
-}
-
-int dirty_ring_reset(struct dirty_client *c)
-{
-	struct mmu_vm *vm = c->vm;
-	struct mmu_vcpu *vcpu;
-
-	if (!c->ring)
-		return -EINVAL;
-	lock(vm);
-	for (uint32_t s = 0; s < vm->nr_slots; s++)
-		fold_slot(vm, vm->sorted[s]);
-	list_for_each_entry (vcpu, &vm->vcpus, link) {
-		if (vcpu->ring)
-			ring_reset(c, vcpu->ring);
-	}
-	unlock(vm);
-	return 0;
+	return __atomic_load_n(&vm->notice, __ATOMIC_RELAXED);
 }

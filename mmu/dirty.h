@@ -8,7 +8,8 @@
 
 #include "mmu/types.h"
 
-/* How a guest's write is noticed. PML needs TDP and a processor that logs; else -EOPNOTSUPP. */
+/* How a guest's write is noticed. PML needs TDP by EPT and a processor that logs; else -EOPNOTSUPP.
+ */
 enum dirty_notice {
 	DIRTY_NOTICE_PROTECT, /* sptes lose their W bit; the first write faults */
 	DIRTY_NOTICE_PML, /* sptes lose their D bit; the processor logs the gpa when it sets it */
@@ -16,14 +17,17 @@ enum dirty_notice {
 
 /*
  * A client from dirty_client_create(). Its log covers the slots that dirty_client_watch() named.
- * All functions lock for themselves and may be called by any thread that is not inside mmu_ops.
+ * All functions lock for themselves and may be called by any thread that is not inside mmu_ops; for
+ * one client by one thread at a time.
  */
 struct dirty_client;
 
 /* All watched pages are dirty at first, and nothing is protected until the client clears. */
 #define DIRTY_INITIALLY_SET BIT(0)
 
-/* -EEXIST when the name is taken, -EINVAL when it is empty or longer than 31 bytes, -ENOMEM. */
+#define DIRTY_NAME_MAX 31
+
+/* -EEXIST when the name is taken, -EINVAL when it is empty or longer than that, -ENOMEM. */
 int dirty_client_create(struct mmu_vm *vm, const char *name, uint32_t flags,
 			struct dirty_client **ret_client);
 void dirty_client_destroy(struct dirty_client *c);
@@ -34,6 +38,16 @@ const char *dirty_client_name(const struct dirty_client *c);
 int dirty_client_watch(struct dirty_client *c, uint32_t slot_id);
 int dirty_client_unwatch(struct dirty_client *c, uint32_t slot_id);
 
+/* For a list of who logs, whoever made them. */
+struct dirty_client_info {
+	char name[DIRTY_NAME_MAX + 1];
+	uint32_t flags;
+	uint32_t ring;	/* entries of a vCPU's ring; 0: none */
+	uint64_t dirty; /* pages */
+};
+/* Fills up to @max of @info in the order of creation; returns how many clients there are. */
+size_t dirty_clients(struct mmu_vm *vm, struct dirty_client_info *info, size_t max);
+
 /*
  * Step one: what is dirty. Copies the client's bits of @npages pages from page @first of the slot
  * to @bits (bit 0 is page @first; bits behind @npages in the last word are zeroed). Nothing is
@@ -42,15 +56,24 @@ int dirty_client_unwatch(struct dirty_client *c, uint32_t slot_id);
 int dirty_get(struct dirty_client *c, uint32_t slot_id, uint64_t first, uint64_t npages,
 	      uint64_t *bits);
 /*
+ * The first page at or after *@page of the slot that is dirty, to *@page: so that what is clean
+ * costs nothing. 0; -ENODATA when there is none; -ENOENT.
+ */
+int dirty_find(struct dirty_client *c, uint32_t slot_id, uint64_t *page);
+/*
  * Step two: take these pages off the client's log. When it returns, a write made later by anyone is
- * noticed again: so read the page's contents after this call, not before.
+ * noticed again: so read the page's contents after this call, not before. Pages that were not dirty
+ * for this client stay as they are. 0, -ENOENT, -EINVAL; -ENOENT also when the slot went amid it.
  */
 int dirty_clear(struct dirty_client *c, uint32_t slot_id, uint64_t first, uint64_t npages,
 		const uint64_t *bits);
 
 /*
  * Both steps for up to @max pages at a time, at a cost of the dirty pages, not of the memory: the
- * frames taken are in @gfns, in rising order, and off the log. Returns their count; 0 when clean.
+ * frames taken are in @gfns, slot by slot and rising within each as long as nobody writes, and off
+ * the log. Returns their count; 0 when clean. What rings tell is among them, see below.
+ * It begins with the lowest page at every call: who takes little at a time while a guest writes,
+ * and wants each page once a round, sweeps by dirty_find(), dirty_get() and dirty_clear() instead.
  */
 ssize_t dirty_take(struct dirty_client *c, gfn_t *gfns, size_t max);
 /* How many pages are dirty for this client; also folds in what was noticed. */
@@ -60,18 +83,38 @@ uint64_t dirty_count(struct dirty_client *c);
 void dirty_note(struct mmu_vm *vm, gpa_t gpa, uint64_t len);
 
 /*
- * A writer outside the process sets bits (atomically, one a page of the slot) in a map that it
- * shares; they are collected wherever clients ask. NULL ends it. The map is the caller's.
+ * A writer outside the process sets bits (atomically, one a page of the slot) in @map that it
+ * shares; they are collected wherever clients ask. With @summary it then sets bit n of that for
+ * word n of the map, and collecting costs by the bits set. NULL: the map is looked through, that is
+ * 32 KiB for a GiB of guest: in dirty_get() and dirty_find() what the call is about, in
+ * dirty_count() and in dirty_take() all, but in the latter only once what was known before has been
+ * taken.
+ * @map NULL ends it, and what is in the old map is collected. Maps are the caller's. 0, -ENOENT.
  */
-int dirty_share_bitmap(struct mmu_vm *vm, uint32_t slot_id, uint64_t *map);
+int dirty_share_bitmap(struct mmu_vm *vm, uint32_t slot_id, uint64_t *map, uint64_t *summary);
 
+/* May be changed at any time, logs on or not. All clients are told of what was noticed either way.
+ */
 int dirty_set_notice(struct mmu_vm *vm, enum dirty_notice how);
+enum dirty_notice dirty_get_notice(struct mmu_vm *vm);
 
 /*
  * Telling by a ring a vCPU (one producer, the vCPU; one consumer, the client that asked for it).
- * The consumer advances @tail by reading; pages it took are protected again by dirty_ring_reset().
- * When fewer than @reserve entries are free mmu_page_fault() and mmu_load() return MMU_RING_FULL,
- * and the vCPU waits until the consumer caught up: that is the back-pressure.
+ * What a vCPU writes is told in its ring whether noticed by a fault, by the processor's log or in
+ * an emulated instruction. The truth is the client's bitmap beside it, as everywhere: it also has
+ * what L0 and devices wrote, who have no ring (they could not wait for room), and what found no
+ * room.
+ *
+ * The consumer has two ways, and may mix them:
+ * - dirty_take(), the one call that gets everything: rings and the rest, each page once;
+ * - read the entries from tail to head without a lock, advance @tail, and dirty_ring_reset(): their
+ *   pages are protected again and off the log. Read the pages after that. What is in no ring is
+ * left for dirty_take() or dirty_get().
+ *
+ * When a ring has room for less than what one exit of the vCPU may tell (32 entries, with PML 544,
+ * at most half the ring), mmu_page_fault() and mmu_load() return MMU_RING_FULL, and the vCPU waits
+ * until the consumer caught up: that is the back-pressure. mmu_ops.kick tells of the room. A
+ * consumer that goes away ends it by dirty_client_destroy(), by whoever finds that it did.
  */
 struct dirty_ring_entry {
 	uint32_t slot_id;
@@ -80,17 +123,20 @@ struct dirty_ring_entry {
 };
 struct dirty_ring {
 	struct dirty_ring_entry *entries;
-	uint32_t size;	/* a power of two */
-	uint32_t head;	/* written by the vCPU, atomically */
-	uint32_t tail;	/* written by the consumer, atomically */
-	uint32_t reset; /* up to here pages are protected again */
+	uint32_t size;	  /* a power of two */
+	uint32_t head;	  /* written by the vCPU, atomically */
+	uint32_t tail;	  /* written by the consumer, atomically */
+	uint32_t reset;	  /* up to here pages are protected again */
+	uint32_t dropped; /* writes that found no room: they are in the bitmap only */
 };
-/* @size entries (a power of two, 64..65536) for every vCPU; 0 ends it. 0, -EINVAL, -EBUSY, -ENOMEM.
- */
+/* @size entries (a power of two, 64..65536) for every vCPU; 0 ends it. 0, -EINVAL, -EBUSY (another
+ * client has the rings), -ENOMEM. */
 int dirty_ring_enable(struct dirty_client *c, uint32_t size);
-/* NULL when there is none. */
+/* NULL when there is none. Stays until the client's dirty_ring_enable() or _destroy(). */
 struct dirty_ring *dirty_ring_get(struct mmu_vcpu *vcpu);
-/* Protect again the pages of all entries before each ring's @tail. */
+/* Protect again the pages of all entries before each ring's @tail. 0, -EINVAL: no rings. */
 int dirty_ring_reset(struct dirty_client *c);
+/* Does a vCPU wait for room? */
+bool dirty_ring_blocks(struct dirty_client *c);
 
 #endif

@@ -6,8 +6,8 @@
 
 /* ---- installing entries ---- */
 
-static uint64_t spte_compose(const struct mmu_vm *vm, const struct shadow_page *sp,
-			     const struct spte_want *want, uint64_t old, bool writable)
+uint64_t spte_compose(const struct mmu_vm *vm, const struct shadow_page *sp,
+		      const struct spte_want *want, uint64_t old, bool writable)
 {
 	enum mmu_format format = sp->role.format;
 	unsigned level = sp->role.level, access = want->access;
@@ -23,7 +23,7 @@ static uint64_t spte_compose(const struct mmu_vm *vm, const struct shadow_page *
 	spte |= SPTE_MMU_WRITABLE;
 	if (!logged || want->flags & SPTE_FOR_WRITE)
 		return spte;
-	if (vm->notice == DIRTY_NOTICE_PML && format == MMU_FORMAT_EPT)
+	if (dirty_by_d(vm, sp))
 		return spte & ~(old & SPTE_W && old & EPT_D ? 0 : EPT_D);
 	/* Logged, and not written as far as we know: the first write shall fault. */
 	return old & SPTE_W ? spte : spte & ~SPTE_W;
@@ -35,45 +35,76 @@ static bool is_unseen_writable(uint64_t spte, enum mmu_format format)
 	return spte & SPTE_W && (format != MMU_FORMAT_EPT || spte & EPT_D);
 }
 
-bool spte_set(struct mmu_vm *vm, struct shadow_page *sp, unsigned i, const struct spte_want *want)
+/* Does the vCPU that asks share the lock? Then an entry may gain rights, but lose none. */
+static bool is_shared(const struct spte_want *want)
 {
-	uint64_t *spte = &sp_table(vm, sp)[i];
-	bool prefetch = want->flags & SPTE_PREFETCH, write = want->flags & SPTE_FOR_WRITE;
-	bool may_write = want->access & MMU_MAP_WRITE && !(want->slot->flags & SLOT_READONLY);
-	bool writable = may_write && sync_allow_write(vm, want->slot, want->gfn, !prefetch);
-	pfn_t pfn = slot_hva(want->slot, want->gfn) >> PAGE_SHIFT;
-	uint64_t old = spte_read(spte), new;
-
-	if (old && (spte_is_mmio(old) || !spte_is_leaf(old, sp->role.level) ||
-		    spte_pfn(old) != pfn || sp_gfn(vm, sp, i) != want->gfn)) {
-		spte_zap(vm, sp, i);
-		old = 0;
-	}
-	new = spte_compose(vm, sp, want, old, writable);
-	if (is_unseen_writable(new, sp->role.format) && !is_unseen_writable(old, sp->role.format))
-		dirty_mark_vcpu(vm, want->slot, want->gfn);
-	if (new == old)
-		return writable || !write;
-	spte_write(spte, new);
-	if (!old) {
-		sp->present++;
-		spte_account_leaf(vm, sp, i, want->slot, want->gfn);
-	} else if (spte_is_reduced(old, new, sp->role.format)) {
-		batch_frames(vm, sp->users, pfn, level_pages(sp->role.level));
-	}
-	return writable || !write;
+	return want->vcpu && want->vcpu->shared;
 }
 
-void spte_set_mmio(struct mmu_vm *vm, struct shadow_page *sp, unsigned i, gfn_t gfn,
-		   unsigned access)
+/* An entry that is not zero, and maps what is wanted. */
+static bool maps_wanted(const struct mmu_vm *vm, const struct shadow_page *sp, unsigned i,
+			uint64_t old, const struct spte_want *want)
 {
-	uint64_t *spte = &sp_table(vm, sp)[i];
+	return !spte_is_mmio(old) && spte_is_leaf(old, sp->role.level) &&
+	       spte_pfn(old) == slot_hva(want->slot, want->gfn) >> PAGE_SHIFT &&
+	       sp_gfn(vm, sp, i) == want->gfn;
+}
+
+enum spte_result spte_set(struct mmu_vm *vm, struct shadow_page *sp, unsigned i,
+			  const struct spte_want *want)
+{
+	bool prefetch = want->flags & SPTE_PREFETCH, write = want->flags & SPTE_FOR_WRITE;
+	bool writable = want->access & MMU_MAP_WRITE && !(want->slot->flags & SLOT_READONLY);
+	enum mmu_format format = sp->role.format;
+	uint64_t *spte = &sp_table(vm, sp)[i], old, new;
+	bool reduced;
+
+	/* What becomes of the shadows of a guest table is no question for a reader. */
+	if (is_shared(want) && writable && *slot_shadowed(want->slot, want->gfn))
+		return SPTE_EXCLUSIVE;
+	writable = writable && sync_allow_write(vm, want->slot, want->gfn, !prefetch);
+	do {
+		old = spte_read(spte);
+		if (old && !maps_wanted(vm, sp, i, old, want)) {
+			if (is_shared(want))
+				return SPTE_EXCLUSIVE;
+			spte_zap(vm, sp, i);
+			old = 0;
+		}
+		new = spte_compose(vm, sp, want, old, writable);
+		reduced = old && spte_is_reduced(old, new, format);
+		if (reduced && is_shared(want))
+			return SPTE_EXCLUSIVE;
+		if (is_unseen_writable(new, format) && !is_unseen_writable(old, format))
+			dirty_mark(want->vcpu, want->slot, want->gfn);
+		/* The processor may set D, and another reader may be as far as we are. */
+	} while (new != old && !spte_exchange(spte, old, new));
+	if (!old)
+		spte_account_leaf(vm, sp, i, want);
+	else if (reduced)
+		batch_frames(vm, sp->users, spte_pfn(new), level_pages(sp->role.level));
+	return writable || !write ? SPTE_DONE : SPTE_TRACKED;
+}
+
+/* Remember that @gfn is no memory. False: one that shares the lock cannot. */
+static bool spte_set_mmio(struct mmu_vcpu *vcpu, struct shadow_page *sp, unsigned i, gfn_t gfn,
+			  unsigned access)
+{
+	struct mmu_vm *vm = vcpu->vm;
+	uint64_t *spte = &sp_table(vm, sp)[i], new;
 
 	if (gfn >= BIT(MMU_HOST_WIDTH - PAGE_SHIFT) || vm->disable & MMU_NO_MMIO_CACHE)
-		return;
-	spte_zap(vm, sp, i);
-	spte_write(spte, spte_make_mmio(sp->role.format, gfn, access, vm->generation));
-	sp->present++;
+		return true;
+	new = spte_make_mmio(sp->role.format, gfn, access, vm->generation);
+	if (spte_read(spte) == new)
+		return true;
+	if (!vcpu->shared)
+		spte_zap(vm, sp, i);
+	if (!spte_exchange(spte, 0, new))
+		return false;
+	__atomic_fetch_add(&sp->present, 1, __ATOMIC_RELAXED);
+	STAT(vcpu, pf_mmio_spte_created);
+	return true;
 }
 
 /* ---- our tables ---- */
@@ -95,28 +126,8 @@ struct shadow_page *shadow_lookup(struct mmu_vm *vm, const struct mmu_context *c
 	return NULL;
 }
 
-/* The page that entry @i leads to; NULL when it leads nowhere. A leaf is split: removed. */
-static struct shadow_page *child_of(struct mmu_vm *vm, struct shadow_page *sp, unsigned i)
+union page_role direct_role(const struct shadow_page *sp, const struct spte_want *want)
 {
-	uint64_t spte = spte_read(&sp_table(vm, sp)[i]);
-
-	if (!spte)
-		return NULL;
-	if (spte_is_leaf(spte, sp->role.level)) {
-		STAT(vm, lpages_split);
-		spte_zap(vm, sp, i);
-		return NULL;
-	}
-	return sp_of_hpa(vm, spte & SPTE_FRAME);
-}
-
-/* Step down to a page without a guest table of its own. */
-static struct shadow_page *step_direct(struct mmu_vm *vm, struct shadow_page *sp, uint64_t addr,
-				       const struct spte_want *want)
-{
-	gfn_t gfn = ALIGN_DOWN(want->gfn, level_pages(sp->role.level));
-	unsigned i = level_index(addr, sp->role.level);
-	struct shadow_page *child = child_of(vm, sp, i);
 	union page_role role = sp->role;
 
 	role.level = sp->role.level - 1;
@@ -125,12 +136,57 @@ static struct shadow_page *step_direct(struct mmu_vm *vm, struct shadow_page *sp
 	role.quadrant = 0;
 	role.pkey = want->extra >> 59 & 15;
 	role.global = want->extra & SPTE_G ? 1 : 0;
-	if (child) {
-		/* Made for other rights, before the guest's entry was seen dirty: not the one. */
+	return role;
+}
+
+/* By one that shares the lock: NULL when there is no room, or something else is in the place. */
+static struct shadow_page *add_direct(struct mmu_vm *vm, struct shadow_page *sp, unsigned i,
+				      gfn_t gfn, union page_role role)
+{
+	struct shadow_page *child = NULL;
+	uint64_t spte;
+
+	pthread_mutex_lock(&vm->pages_lock);
+	spte = spte_read(&sp_table(vm, sp)[i]);
+	if (spte) {
+		/* Another was faster; that it can only be this page holds for direct tables. */
+		if (!spte_is_leaf(spte, sp->role.level))
+			child = sp_of_hpa(vm, spte & SPTE_FRAME);
+	} else if (arena_free_blocks(vm)) {
+		child = sp_get(vm, gfn, role);
+		sp_link(vm, sp, i, child);
+	}
+	pthread_mutex_unlock(&vm->pages_lock);
+	return child;
+}
+
+/*
+ * Step down to a page without a guest table of its own. A large entry in the way is split. NULL:
+ * one that shares the lock cannot.
+ */
+static struct shadow_page *step_direct(struct mmu_vm *vm, struct shadow_page *sp, uint64_t addr,
+				       const struct spte_want *want)
+{
+	gfn_t gfn = ALIGN_DOWN(want->gfn, level_pages(sp->role.level));
+	unsigned i = level_index(addr, sp->role.level);
+	uint64_t spte = spte_read(&sp_table(vm, sp)[i]);
+	union page_role role = direct_role(sp, want);
+	struct shadow_page *child;
+
+	if (spte && !spte_is_leaf(spte, sp->role.level)) {
+		child = sp_of_hpa(vm, spte & SPTE_FRAME);
 		if (child->gfn == gfn && child->role.word == role.word)
 			return child;
-		spte_zap(vm, sp, i);
 	}
+	if (is_shared(want))
+		return spte ? NULL : add_direct(vm, sp, i, gfn, role);
+	if (spte && spte_is_leaf(spte, sp->role.level)) {
+		child = split_leaf(vm, sp, i, role);
+		if (child)
+			return child;
+	}
+	/* Made for other rights, before the guest's entry was seen dirty: not the one. */
+	spte_zap(vm, sp, i);
 	child = sp_get(vm, gfn, role);
 	sp_link(vm, sp, i, child);
 	return child;
@@ -154,6 +210,9 @@ static int lookup_mmio(struct mmu_vcpu *vcpu, struct mmu_fault *f)
 	if (!spte_is_mmio(spte))
 		return -1;
 	if (spte_mmio_gen(spte) != vm->generation % MMIO_GEN_MODULO)
+		return -1;
+	/* L1's EPT may forbid it: in that format an MMIO entry has no room for rights. */
+	if (c->cpu_role.mode == MODE_EPT)
 		return -1;
 	/* The rights are those that the guest's tables gave; with keys ask the tables themselves.
 	 */
@@ -199,11 +258,12 @@ static bool fast_fix(struct mmu_vcpu *vcpu, const struct mmu_fault *f)
 	/* A large page that is logged is split instead. */
 	if (sp->role.level > 1 && slot_max_level(vm, slot, gfn) < sp->role.level)
 		return false;
-	if (!sync_allow_write(vm, slot, gfn, false))
+	if (vcpu->shared ? *slot_shadowed(slot, gfn) : !sync_allow_write(vm, slot, gfn, false))
 		return false;
-	spte_write(spte, old | SPTE_W);
-	dirty_mark_vcpu(vm, slot, gfn);
-	STAT(vcpu, pf_fast);
+	dirty_mark(vcpu, slot, gfn);
+	/* Should another reader be faster, then it did the same. */
+	if (spte_exchange(spte, old, old | SPTE_W))
+		STAT(vcpu, pf_fast);
 	return true;
 }
 
@@ -211,26 +271,22 @@ static bool fast_fix(struct mmu_vcpu *vcpu, const struct mmu_fault *f)
 
 #define PREFETCH 8u
 
-static void prefetch_direct(struct mmu_vcpu *vcpu, struct shadow_page *sp, unsigned i)
+static bool prefetch_direct(struct mmu_vcpu *vcpu, struct shadow_page *sp, unsigned i)
 {
 	struct mmu_vm *vm = vcpu->vm;
+	gfn_t gfn = sp_gfn(vm, sp, i);
+	struct memslot *slot = slot_of(vm, gfn);
 	struct spte_want want = {
+		.slot = slot,
+		.gfn = gfn,
 		.access = sp->role.access,
-		.extra = (uint64_t)sp->role.pkey << 59 | (sp->role.global ? SPTE_G : 0),
+		.extra = role_extra(sp->role),
 		.flags = SPTE_PREFETCH,
+		.vcpu = vcpu,
 	};
-	struct memslot *slot = slot_of(vm, sp_gfn(vm, sp, i));
 
-	for (unsigned n = i & ~(PREFETCH - 1); n < (i & ~(PREFETCH - 1)) + PREFETCH; n++) {
-		if (sp_table(vm, sp)[n])
-			continue;
-		want.gfn = sp_gfn(vm, sp, n);
-		if (want.gfn - slot->base >= slot->npages || slot_is_missing(slot, want.gfn))
-			continue;
-		want.slot = slot;
-		spte_set(vm, sp, n, &want);
-		STAT(vcpu, pf_prefetched);
-	}
+	return slot && gfn - slot->base < slot->npages && !slot_is_missing(slot, gfn) &&
+	       spte_set(vm, sp, i, &want) == SPTE_DONE;
 }
 
 static void prefetch(struct mmu_vcpu *vcpu, struct shadow_page *sp, unsigned i)
@@ -239,12 +295,11 @@ static void prefetch(struct mmu_vcpu *vcpu, struct shadow_page *sp, unsigned i)
 
 	if (sp->role.level > 1 || vm->disable & MMU_NO_PREFETCH)
 		return;
-	if (sp->role.direct) {
-		prefetch_direct(vcpu, sp, i);
-		return;
-	}
-	for (unsigned n = i & ~(PREFETCH - 1); n < (i & ~(PREFETCH - 1)) + PREFETCH; n++) {
-		if (!sp_table(vm, sp)[n] && sync_prefetch(vm, sp, n))
+	i &= ~(PREFETCH - 1);
+	for (unsigned n = i; n < i + PREFETCH; n++) {
+		if (spte_read(&sp_table(vm, sp)[n]))
+			continue;
+		if (sp->role.direct ? prefetch_direct(vcpu, sp, n) : sync_prefetch(vm, sp, n))
 			STAT(vcpu, pf_prefetched);
 	}
 }
@@ -256,20 +311,20 @@ static int map_page(struct mmu_vcpu *vcpu, struct mmu_fault *f, struct shadow_pa
 	unsigned i = level_index(f->addr, sp->role.level);
 	struct mmu_vm *vm = vcpu->vm;
 	uint64_t before = spte_read(&sp_table(vm, sp)[i]);
-	bool write = f->access & MMU_ACC_WRITE, ok;
+	enum spte_result result;
 
-	want->flags = write ? SPTE_FOR_WRITE : 0;
+	want->flags = f->access & MMU_ACC_WRITE ? SPTE_FOR_WRITE : 0;
 	want->gfn = ALIGN_DOWN(want->gfn, level_pages(sp->role.level));
-	ok = spte_set(vm, sp, i, want);
+	result = spte_set(vm, sp, i, want);
+	if (result == SPTE_EXCLUSIVE)
+		return FAULT_EXCLUSIVE;
 	f->fixed = spte_read(&sp_table(vm, sp)[i]) != before;
-	if (f->fixed)
-		STAT(vcpu, pf_fixed);
-	else
-		STAT(vcpu, pf_spurious);
-	if (!ok) {
+	if (result == SPTE_TRACKED) {
 		f->write_tracked = true;
 		return MMU_EMULATE;
 	}
+	if (!f->fixed)
+		STAT(vcpu, pf_spurious);
 	prefetch(vcpu, sp, i);
 	return MMU_RETRY;
 }
@@ -277,10 +332,10 @@ static int map_page(struct mmu_vcpu *vcpu, struct mmu_fault *f, struct shadow_pa
 static int map_mmio(struct mmu_vcpu *vcpu, struct mmu_fault *f, struct shadow_page *sp,
 		    unsigned access)
 {
-	if (sp->role.level == 1) {
-		spte_set_mmio(vcpu->vm, sp, level_index(f->addr, 1), f->gpa >> PAGE_SHIFT, access);
-		STAT(vcpu, pf_mmio_spte_created);
-	}
+	gfn_t gfn = f->gpa >> PAGE_SHIFT;
+
+	if (sp->role.level == 1 && !spte_set_mmio(vcpu, sp, level_index(f->addr, 1), gfn, access))
+		return FAULT_EXCLUSIVE;
 	return MMU_MMIO;
 }
 
@@ -363,11 +418,16 @@ static struct shadow_page *build_guest_levels(struct mmu_vcpu *vcpu, const struc
 	sp->flood = 0;
 	while (sp->role.level > w->level) {
 		unsigned i = level_index(f->addr, sp->role.level), level = sp->role.level - 1;
-		struct shadow_page *child = child_of(vm, sp, i);
+		uint64_t spte = spte_read(&sp_table(vm, sp)[i]);
+		struct shadow_page *child;
 
-		if (!child) {
+		/* A leaf was made when the guest's entry was one, too. */
+		if (spte && !spte_is_leaf(spte, sp->role.level)) {
+			child = sp_of_hpa(vm, spte & SPTE_FRAME);
+		} else {
 			union page_role role = c->root_role;
 
+			spte_zap(vm, sp, i);
 			role.level = level;
 			role.access = w->table_access[level - 1] & MMU_MAP_ALL;
 			if (role.mode == MODE_32)
@@ -384,7 +444,8 @@ static struct shadow_page *build_guest_levels(struct mmu_vcpu *vcpu, const struc
 		child->flood = 0;
 		sp = child;
 	}
-	return sp;
+	/* The last table may have been unsynced, written, and brought into step meanwhile. */
+	return walk_changed(c, w, w->level) ? NULL : sp;
 }
 
 static int shadow_fix(struct mmu_vcpu *vcpu, struct mmu_fault *f, struct walker *w)
@@ -393,7 +454,7 @@ static int shadow_fix(struct mmu_vcpu *vcpu, struct mmu_fault *f, struct walker 
 	struct mmu_vm *vm = vcpu->vm;
 	struct memslot *slot = slot_of(vm, w->gfn);
 	bool write = f->access & MMU_ACC_WRITE;
-	struct spte_want want = {.slot = slot, .gfn = w->gfn};
+	struct spte_want want = {.slot = slot, .gfn = w->gfn, .vcpu = vcpu};
 	struct shadow_page *sp;
 	unsigned level;
 	int r;
@@ -474,14 +535,17 @@ int direct_page_fault(struct mmu_vcpu *vcpu, struct mmu_fault *f)
 	struct mmu_context *c = vcpu->mmu;
 	struct mmu_vm *vm = vcpu->vm;
 	struct memslot *slot = slot_of(vm, f->addr >> PAGE_SHIFT);
-	struct spte_want want = {.slot = slot, .gfn = f->addr >> PAGE_SHIFT, .access = MMU_MAP_ALL};
+	struct spte_want want = {
+		.slot = slot, .gfn = f->addr >> PAGE_SHIFT, .access = MMU_MAP_ALL, .vcpu = vcpu};
 	bool write = f->access & MMU_ACC_WRITE;
 	struct shadow_page *sp;
 	unsigned level;
 	int r;
 
 	f->gpa = f->addr;
-	if (f->flags & MMU_PF_RSVD) {
+	if (f->addr >> (PAGE_SHIFT + 9 * c->root_role.level)) {
+		slot = NULL; /* our tables do not reach that far */
+	} else if (f->flags & MMU_PF_RSVD) {
 		r = lookup_mmio(vcpu, f);
 		if (r >= 0)
 			return r;
@@ -489,22 +553,28 @@ int direct_page_fault(struct mmu_vcpu *vcpu, struct mmu_fault *f)
 		f->fixed = true;
 		return MMU_RETRY;
 	}
-	if (f->flags & MMU_PF_TABLE && (!slot || (write && slot->flags & SLOT_READONLY)))
+	if (f->flags & MMU_PF_TABLE && !slot)
 		return inject_absent_table(vcpu, f);
+	/* Tables in ROM keep their A and D bits: the emulator's walk does without them. */
+	if (f->flags & MMU_PF_TABLE && write && slot->flags & SLOT_READONLY)
+		return MMU_EMULATE;
 	if (slot && write && slot->flags & SLOT_READONLY)
 		return MMU_MMIO;
 	if (slot && slot_is_missing(slot, want.gfn))
 		return MMU_WAIT;
-	if (f->addr >> MMU_HOST_WIDTH)
-		return MMU_MMIO; /* our tables do not reach that far */
-	if (arena_make_room(vm, 2 * MMU_MAX_LEVEL))
+	if (f->addr >> (PAGE_SHIFT + 9 * c->root_role.level))
+		return MMU_MMIO;
+	if (!vcpu->shared && arena_make_room(vm, 2 * MMU_MAX_LEVEL))
 		return -ENOMEM;
 	sp = root_start(c, f->addr);
 	if (!sp || sp->invalid)
 		return MMU_RETRY;
 	level = slot ? slot_max_level(vm, slot, want.gfn) : 1;
-	while (sp->role.level > level)
+	while (sp->role.level > level) {
 		sp = step_direct(vm, sp, f->addr, &want);
+		if (!sp)
+			return FAULT_EXCLUSIVE;
+	}
 	if (!slot)
 		return map_mmio(vcpu, f, sp, MMU_MAP_ALL);
 	r = map_page(vcpu, f, sp, &want);
@@ -513,29 +583,87 @@ int direct_page_fault(struct mmu_vcpu *vcpu, struct mmu_fault *f)
 	return r;
 }
 
+/* ---- both ---- */
+
+static int fault_locked(struct mmu_vcpu *vcpu, struct mmu_fault *f)
+{
+	f->gpa = 0;
+	f->fixed = f->write_tracked = false;
+	if (unlikely(vcpu->ring) && dirty_ring_is_full(vcpu))
+		return MMU_RING_FULL;
+	/* Somebody zapped the root meanwhile: mmu_load() first. */
+	if (__atomic_load_n(&vcpu->need_load, __ATOMIC_RELAXED))
+		return MMU_RETRY;
+	return vcpu->mmu->ops->page_fault(vcpu, f);
+}
+
+static void fault_count(struct mmu_vcpu *vcpu, const struct mmu_fault *f, int result)
+{
+	/* As KVM counts: those for no memory too, but for what an MMIO entry tells. */
+	if (result == MMU_EMULATE || (result == MMU_MMIO && !(f->flags & MMU_PF_RSVD)))
+		STAT(vcpu, pf_emulate);
+	else if (result == MMU_RETRY && f->fixed)
+		STAT(vcpu, pf_fixed);
+}
+
+/* A hint, without the lock: may this vCPU's faults be handled beside those of others? */
+static bool may_share(const struct mmu_vcpu *vcpu)
+{
+	union page_role role = {
+		.word = __atomic_load_n(&vcpu->mmu->root_role.word, __ATOMIC_RELAXED)};
+
+	return role.direct &&
+	       !(__atomic_load_n(&vcpu->vm->disable, __ATOMIC_RELAXED) & MMU_NO_PARALLEL);
+}
+
+/* FAULT_EXCLUSIVE: nothing was done but, maybe, tables were made; the lock is wanted for writing.
+ */
+static int fault_shared(struct mmu_vcpu *vcpu, struct mmu_fault *f)
+{
+	struct mmu_vm *vm = vcpu->vm;
+	int r = FAULT_EXCLUSIVE;
+
+	mmu_lock_shared(vm);
+	if (vcpu->mmu->root_role.direct) {
+		vcpu->shared = true;
+		r = fault_locked(vcpu, f);
+		vcpu->shared = false;
+	}
+	if (r != FAULT_EXCLUSIVE) {
+		fault_count(vcpu, f, r);
+		if (f->fixed)
+			STAT(vcpu, pf_parallel);
+		if (unlikely(vm->trace)) {
+			/* Events come one at a time, also here. */
+			pthread_mutex_lock(&vm->pages_lock);
+			trace_fault(vcpu, f, r);
+			pthread_mutex_unlock(&vm->pages_lock);
+		}
+	}
+	mmu_unlock(vm);
+	return r;
+}
+
 int mmu_page_fault(struct mmu_vcpu *vcpu, struct mmu_fault *f)
 {
 	struct mmu_vm *vm = vcpu->vm;
-	int r = MMU_RETRY;
+	int r = FAULT_EXCLUSIVE;
 
 	if (!vcpu->have_regs)
 		return -EINVAL;
-	f->gpa = 0;
-	f->fixed = f->write_tracked = false;
-	pthread_mutex_lock(&vm->lock);
-	vm->self = vcpu;
 	STAT(vcpu, pf_taken);
-	/* Somebody zapped the root meanwhile: mmu_load() first. */
-	if (unlikely(vcpu->ring) && dirty_ring_is_full(vcpu))
-		r = MMU_RING_FULL;
-	else if (!__atomic_load_n(&vcpu->need_load, __ATOMIC_RELAXED))
-		r = vcpu->mmu->ops->page_fault(vcpu, f);
-	if (r == MMU_EMULATE)
-		STAT(vcpu, pf_emulate);
+	if (may_share(vcpu))
+		r = fault_shared(vcpu, f);
+	if (r != FAULT_EXCLUSIVE)
+		return r;
+	mmu_lock(vm);
+	vm->self = vcpu;
+	r = fault_locked(vcpu, f);
+	fault_count(vcpu, f, r);
 	if (unlikely(vm->trace))
 		trace_fault(vcpu, f, r);
 	batch_commit(vm);
 	vm->self = NULL;
-	pthread_mutex_unlock(&vm->lock);
+	mmu_unlock(vm);
 	return r;
 }

@@ -14,18 +14,26 @@ _Static_assert((int)MMU_PAGING_EPT == (int)MODE_EPT && (int)MMU_PAGING_PAE == (i
 
 /* ---- walks ---- */
 
+static void find_root(struct mmu_vm *vm, const struct mmu_context *c, struct mmu_inspect_walk *ret)
+{
+	ret->has_root = c->root.valid;
+	if (!ret->has_root)
+		return;
+	ret->format = c->root_role.format;
+	ret->root = sp_hpa(vm, c->root.sp);
+}
+
 static void host_walk(struct mmu_vm *vm, const struct mmu_context *c, uint64_t addr,
 		      struct mmu_inspect_walk *ret)
 {
 	const struct vcpu_root *r = &c->root;
-	hpa_t table;
+	unsigned top = r->frame ? 4 : r->role.level;
+	hpa_t table = ret->root;
 
-	if (!r->valid)
+	/* A physical address beyond what so many levels tell apart. */
+	if (!ret->has_root || (c->root_role.direct && addr >> (PAGE_SHIFT + 9 * top)))
 		return;
-	ret->has_root = true;
-	ret->format = c->root_role.format;
-	table = sp_hpa(vm, r->sp);
-	for (unsigned level = r->frame ? 4 : r->role.level; level; level--) {
+	for (unsigned level = top; level; level--) {
 		struct mmu_host_step *s = &ret->steps[ret->nsteps++];
 
 		s->level = (uint8_t)level;
@@ -65,13 +73,124 @@ static uint64_t linear(const struct mmu_context *c, uint64_t gva)
 	return c->cpu_role.mode < MODE_64 ? (uint32_t)gva : gva;
 }
 
+/* Without L1's EPT: the gfn of an L2's walk is one of L2's. */
 static int peek(struct mmu_vcpu *vcpu, struct mmu_context *c, struct walker *w)
 {
-	int r = c->ops->walk(vcpu, c, w);
+	return c->ops->walk(vcpu, c, w);
+}
 
-	if (r && c->translate_gpa && vcpu->walk_mmu == &vcpu->nested_mmu)
-		r = nested_translate_final(vcpu, w);
-	return r;
+static bool is_canonical(const struct mmu_context *c, uint64_t gva)
+{
+	unsigned top = c->cpu_role.levels == 5 ? 56 : 47;
+	uint64_t high = gva >> top;
+
+	return c->cpu_role.mode != MODE_64 || !high || high == ~0ull >> top;
+}
+
+const char *mmu_why_name(enum mmu_why why)
+{
+	static const char *const names[MMU_WHY_COUNT] = {
+		[MMU_WHY_NONE] = "is mapped",
+		[MMU_WHY_NOT_CANONICAL] = "is not canonical",
+		[MMU_WHY_NOT_PRESENT] = "is not present",
+		[MMU_WHY_RESERVED] = "has reserved bits set",
+		[MMU_WHY_NO_MEMORY] = "lies in no memslot",
+		[MMU_WHY_MISSING] = "lies in a page that is still on its way",
+		[MMU_WHY_NESTED_EPT] = "is not mapped by L1's EPT",
+	};
+
+	return names[why];
+}
+
+static enum mmu_why why_faulted(struct mmu_vcpu *vcpu, const struct mmu_context *c,
+				const struct walker *w, uint64_t *rsvd)
+{
+	unsigned level = w->level;
+	uint64_t pte;
+
+	if (w->missing)
+		return MMU_WHY_MISSING;
+	if (w->fault.nested && c->cpu_role.mode != MODE_EPT)
+		return MMU_WHY_NESTED_EPT;
+	if (c->cpu_role.mode == MODE_PAE && level == 3)
+		return MMU_WHY_NOT_PRESENT;
+	if (!slot_of(vcpu->vm, w->pte_gpa[level - 1] >> PAGE_SHIFT))
+		return MMU_WHY_NO_MEMORY;
+	pte = w->ptes[level - 1];
+	if (!(pte & (c->cpu_role.mode == MODE_EPT ? EPT_RWX : 1)))
+		return MMU_WHY_NOT_PRESENT;
+	*rsvd = pte & c->rsvd->mask[level > 1 && (pte & SPTE_PS)][level - 1];
+	return MMU_WHY_RESERVED;
+}
+
+static uint8_t allowed(const struct mmu_context *c, const struct walker *w)
+{
+	static const uint32_t access[] = {0, MMU_ACC_WRITE, MMU_ACC_FETCH};
+	unsigned pkey = 0;
+	uint8_t ret = 0;
+	uint32_t code;
+
+	if (c->cpu_role.mode == MODE_NONE)
+		return MMU_MAY_READ | MMU_MAY_WRITE | MMU_MAY_FETCH | MMU_MAY_USER_READ |
+		       MMU_MAY_USER_WRITE | MMU_MAY_USER_FETCH;
+	if (c->cpu_role.mode == MODE_64)
+		pkey = (unsigned)(w->ptes[w->level - 1] >> 59) & 15;
+	for (unsigned i = 0; i < 6; i++)
+		if (!access_denied(c, access[i % 3] | (i < 3 ? 0 : MMU_ACC_USER), w->granted, pkey,
+				   &code))
+			ret |= (uint8_t)(1u << i);
+	return ret;
+}
+
+static void find_slot(struct mmu_vm *vm, gpa_t gpa, struct mmu_inspect_walk *ret)
+{
+	const struct memslot *slot = slot_of(vm, gpa >> PAGE_SHIFT);
+
+	ret->in_slot = slot;
+	if (!slot)
+		return;
+	slot_describe(slot, &ret->slot);
+	ret->hva = slot_hva(slot, gpa >> PAGE_SHIFT) + (gpa & ~PAGE_MASK);
+}
+
+/* L2's walk has ended at w->gfn, a frame of L2's: through L1's EPT to one of L1's. */
+static int through_ept(struct mmu_vcpu *vcpu, struct walker *w, struct mmu_inspect_walk *ret)
+{
+	struct mmu_context *ept = &vcpu->guest_mmu;
+	struct mmu_walk_result r;
+	struct walker n = {.access = MMU_ACC_PEEK};
+	int ok;
+
+	ret->ngpa = n.addr = w->gfn << PAGE_SHIFT | (w->addr & ~PAGE_MASK);
+	ok = ept->ops->walk(vcpu, ept, &n);
+	walk_record(ept, &n, n.addr, &r);
+	ret->nsteps_ept = r.nsteps;
+	memcpy(ret->ept, r.steps, sizeof(ret->ept));
+	if (ok) {
+		w->gfn = n.gfn;
+	} else {
+		w->fault = n.fault;
+		w->missing = n.missing;
+	}
+	return ok;
+}
+
+static int guest_walk(struct mmu_vcpu *vcpu, struct mmu_context *c, struct walker *w,
+		      struct mmu_inspect_walk *ret)
+{
+	int ok;
+
+	if (!is_canonical(c, w->addr)) {
+		ret->why = MMU_WHY_NOT_CANONICAL;
+		return 0;
+	}
+	ok = peek(vcpu, c, w);
+	walk_record(c, w, w->addr, &ret->guest);
+	if (ok && ret->nested && !through_ept(vcpu, w, ret))
+		ret->why = w->missing ? MMU_WHY_MISSING : MMU_WHY_NESTED_EPT;
+	else if (!ok)
+		ret->why = why_faulted(vcpu, c, w, &ret->rsvd);
+	return ok && ret->why == MMU_WHY_NONE;
 }
 
 int mmu_inspect_walk(struct mmu_vcpu *vcpu, const struct mmu_regs *regs, gva_t gva,
@@ -82,37 +201,54 @@ int mmu_inspect_walk(struct mmu_vcpu *vcpu, const struct mmu_regs *regs, gva_t g
 	struct mmu_vm *vm = vcpu->vm;
 
 	memset(ret, 0, sizeof(*ret));
-	pthread_mutex_lock(&vm->lock);
+	mmu_lock(vm);
 	if (!regs && !vcpu->have_regs) {
-		pthread_mutex_unlock(&vm->lock);
+		mmu_unlock(vm);
 		return -EINVAL;
 	}
 	c = context_for(vcpu, regs, &scratch);
 	w.addr = linear(c, gva);
 	ret->paging = (enum mmu_paging)c->cpu_role.mode;
+	ret->five_levels = c->cpu_role.levels == 5;
 	ret->cr3 = c->cr3;
-	ret->guest_result = !peek(vcpu, c, &w);
-	walk_record(c, &w, w.addr, &ret->guest);
+	ret->nested = vcpu->walk_mmu == &vcpu->nested_mmu;
+	ret->guest_result = !guest_walk(vcpu, c, &w, ret);
 	if (ret->guest_result) {
 		ret->guest.fault = w.fault;
 	} else {
-		const struct memslot *slot = slot_of(vm, w.gfn);
-
 		ret->guest.gpa = w.gfn << PAGE_SHIFT | (w.addr & ~PAGE_MASK);
 		ret->guest.page_shift = w.page_shift;
 		ret->guest.access = (uint8_t)w.granted;
-		ret->in_slot = slot;
-		if (slot) {
-			slot_describe(slot, &ret->slot);
-			ret->hva = slot_hva(slot, w.gfn) + (w.addr & ~PAGE_MASK);
-		}
+		ret->allowed = allowed(c, &w);
+		find_slot(vm, ret->guest.gpa, ret);
 	}
-	if (!vcpu->mmu->root_role.direct || vcpu->mmu->cpu_role.mode == MODE_NONE)
+	find_root(vm, vcpu->mmu, ret);
+	if (ret->nested && ret->ngpa)
+		host_walk(vm, vcpu->mmu, ret->ngpa, ret);
+	else if (ret->why == MMU_WHY_NOT_CANONICAL)
+		; /* the processor does not come so far */
+	else if (!ret->nested &&
+		 (!vcpu->mmu->root_role.direct || vcpu->mmu->cpu_role.mode == MODE_NONE))
 		host_walk(vm, vcpu->mmu, w.addr, ret);
 	else if (!ret->guest_result)
 		host_walk(vm, vcpu->mmu, ret->guest.gpa, ret);
-	pthread_mutex_unlock(&vm->lock);
+	mmu_unlock(vm);
 	return 0;
+}
+
+void mmu_inspect_gpa(struct mmu_vcpu *vcpu, gpa_t gpa, struct mmu_inspect_walk *ret)
+{
+	struct mmu_vm *vm = vcpu->vm;
+
+	memset(ret, 0, sizeof(*ret));
+	mmu_lock(vm);
+	ret->guest.gpa = gpa;
+	find_slot(vm, gpa, ret);
+	find_root(vm, &vcpu->root_mmu, ret);
+	ret->by_gva = !vcpu->root_mmu.root_role.direct;
+	if (!ret->by_gva)
+		host_walk(vm, &vcpu->root_mmu, gpa, ret);
+	mmu_unlock(vm);
 }
 
 /* ---- the guest's address space ---- */
@@ -133,11 +269,26 @@ static uint64_t reach(const struct mmu_context *c, unsigned level)
 /* Sign extension's hole, in 4- and 5-level paging. */
 static uint64_t canonical_next(const struct mmu_context *c, uint64_t addr)
 {
-	unsigned top = c->cpu_role.levels == 5 ? 56 : 47;
+	return is_canonical(c, addr) ? addr : ~0ull << (c->cpu_role.levels == 5 ? 56 : 47);
+}
 
-	if (c->cpu_role.mode == MODE_64 && addr >> top && addr >> top != ~0ull >> top)
-		return ~0ull << top;
-	return addr;
+/* Bytes from @gfn on, at most @room, that are all in one slot or all in none. */
+static uint64_t none_reach(struct mmu_vm *vm, gfn_t gfn, uint64_t room)
+{
+	const struct memslot *slot = slot_of(vm, gfn);
+	struct slot_desc next;
+	uint64_t end = room;
+
+	if (slot)
+		end = (slot->base + slot->npages - gfn) << PAGE_SHIFT;
+	for (unsigned i = 0; !slot && i < vm->nr_slots; i++) {
+		slot_describe(vm->sorted[i], &next);
+		if (next.gpa > gfn << PAGE_SHIFT) {
+			end = next.gpa - (gfn << PAGE_SHIFT);
+			break;
+		}
+	}
+	return MIN(end, room);
 }
 
 static bool continues(const struct mmu_map_range *r, uint64_t addr, const struct walker *w,
@@ -147,66 +298,69 @@ static bool continues(const struct mmu_map_range *r, uint64_t addr, const struct
 	       r->access == w->granted && r->page_shift == w->page_shift && r->memory == memory;
 }
 
-/* The lock is dropped now and then: a big address space takes long. */
-#define MAP_STEPS 4096
+/* The lock is dropped now and then: a big address space takes long. A call ends after so many. */
+#define MAP_STEPS  4096
+#define MAP_ROUNDS 32
 
-/* Walk on from *@addr; false at the end of the address space. */
-static bool map_some(struct mmu_vcpu *vcpu, struct mmu_context *c, uint64_t *addr,
-		     struct mmu_map_range *out, size_t max, size_t *n)
+/* One page or hole at list->next. False when the list is full, or (list->more is cleared) at the
+ * address space's end. */
+static bool map_step(struct mmu_vcpu *vcpu, struct mmu_context *c, struct mmu_map_list *list)
 {
-	uint64_t end = space_end(c);
+	struct walker w = {.addr = canonical_next(c, list->next), .access = MMU_ACC_PEEK};
+	struct mmu_map_range *last = list->n ? &list->v[list->n - 1] : NULL;
+	uint64_t size, end = space_end(c);
+	bool memory;
 
-	for (unsigned steps = 0; steps < MAP_STEPS; steps++) {
-		struct walker w = {.addr = canonical_next(c, *addr), .access = MMU_ACC_PEEK};
-		uint64_t size;
-
-		if (peek(vcpu, c, &w)) {
-			bool memory = slot_of(vcpu->vm, w.gfn);
-
-			size = BIT(w.page_shift) - (w.addr & (BIT(w.page_shift) - 1));
-			if (*n && continues(&out[*n - 1], w.addr, &w, memory)) {
-				out[*n - 1].end += size;
-			} else {
-				if (*n == max)
-					return false;
-				out[(*n)++] = (struct mmu_map_range){
-					.start = w.addr,
-					.end = w.addr + size - 1,
-					.gpa = w.gfn << PAGE_SHIFT,
-					.access = (uint8_t)w.granted,
-					.page_shift = w.page_shift,
-					.memory = memory,
-				};
-			}
+	if (peek(vcpu, c, &w)) {
+		memory = vcpu->walk_mmu != &vcpu->nested_mmu && slot_of(vcpu->vm, w.gfn);
+		size = BIT(w.page_shift) - (w.addr & (BIT(w.page_shift) - 1));
+		/* Without paging there is one range. */
+		if (c->cpu_role.mode == MODE_NONE)
+			size = none_reach(vcpu->vm, w.gfn, end - w.addr + 1);
+		if (last && continues(last, w.addr, &w, memory)) {
+			last->end += size;
 		} else {
-			size = reach(c, w.level) - (w.addr & (reach(c, w.level) - 1));
+			if (list->n == list->max)
+				return false;
+			list->v[list->n++] = (struct mmu_map_range){
+				.start = w.addr,
+				.end = w.addr + size - 1,
+				.gpa = w.gfn << PAGE_SHIFT,
+				.access = (uint8_t)w.granted,
+				.page_shift = w.page_shift,
+				.memory = memory,
+			};
 		}
-		if (end - w.addr < size)
-			return false;
-		*addr = w.addr + size;
+	} else {
+		size = reach(c, w.level) - (w.addr & (reach(c, w.level) - 1));
 	}
-	return true;
+	list->more = end - w.addr >= size;
+	list->next = w.addr + size;
+	return list->more;
 }
 
-ssize_t mmu_inspect_map(struct mmu_vcpu *vcpu, const struct mmu_regs *regs, gva_t from,
-			struct mmu_map_range *out, size_t max)
+int mmu_inspect_map(struct mmu_vcpu *vcpu, const struct mmu_regs *regs, gva_t from,
+		    struct mmu_map_list *list)
 {
 	struct mmu_context scratch, *c;
 	struct mmu_vm *vm = vcpu->vm;
-	uint64_t addr;
-	size_t n = 0;
-	bool more;
+	bool go_on = true;
 
 	if (!regs && !vcpu->have_regs)
 		return -EINVAL;
-	addr = from & PAGE_MASK;
-	do {
-		pthread_mutex_lock(&vm->lock);
+	list->n = 0;
+	list->next = from & PAGE_MASK;
+	list->more = true;
+	for (unsigned round = 0; go_on && round < MAP_ROUNDS; round++) {
+		mmu_lock(vm);
 		c = context_for(vcpu, regs, &scratch);
-		more = addr <= space_end(c) && map_some(vcpu, c, &addr, out, max, &n);
-		pthread_mutex_unlock(&vm->lock);
-	} while (more);
-	return (ssize_t)n;
+		if (list->next > space_end(c))
+			go_on = list->more = false;
+		for (unsigned steps = 0; go_on && steps < MAP_STEPS; steps++)
+			go_on = map_step(vcpu, c, list);
+		mmu_unlock(vm);
+	}
+	return 0;
 }
 
 /* ---- pages, roots, contexts ---- */
@@ -221,26 +375,37 @@ static void page_slots(struct mmu_vm *vm, const struct shadow_page *sp, uint64_t
 	}
 }
 
+void mmu_role_decode(uint32_t word, struct mmu_role_info *ret)
+{
+	const union page_role r = {.word = word};
+
+	*ret = (struct mmu_role_info){
+		.word = word,
+		.level = r.level,
+		.paging = (enum mmu_paging)r.mode,
+		.format = (enum mmu_format)r.format,
+		.quadrant = r.quadrant,
+		.access = r.access,
+		.key = r.pkey,
+		.direct = r.direct,
+		.nx = r.nx,
+		.pse = r.pse,
+		.wp = r.wp,
+		.smep_andnot_wp = r.smep_andnot_wp,
+		.smap_andnot_wp = r.smap_andnot_wp,
+		.guest_mode = r.guest_mode,
+		.ad_disabled = r.ad_disabled,
+		.exec_only = r.exec_only,
+		.global = r.global,
+	};
+}
+
 static void page_describe(struct mmu_vm *vm, const struct shadow_page *sp, struct mmu_page_info *p)
 {
 	*p = (struct mmu_page_info){
 		.index = sp_block(vm, sp),
 		.gfn = sp->gfn,
 		.hpa = sp_hpa(vm, sp),
-		.level = sp->role.level,
-		.paging = (enum mmu_paging)sp->role.mode,
-		.format = (enum mmu_format)sp->role.format,
-		.quadrant = sp->role.quadrant,
-		.access = sp->role.access,
-		.key = sp->role.pkey,
-		.direct = sp->role.direct,
-		.nx = sp->role.nx,
-		.pse = sp->role.pse,
-		.wp = sp->role.wp,
-		.smep_andnot_wp = sp->role.smep_andnot_wp,
-		.smap_andnot_wp = sp->role.smap_andnot_wp,
-		.guest_mode = sp->role.guest_mode,
-		.ad_disabled = sp->role.ad_disabled,
 		.invalid = sp->invalid,
 		.unsync = sp->unsync,
 		.frame = sp->frame,
@@ -251,6 +416,7 @@ static void page_describe(struct mmu_vm *vm, const struct shadow_page *sp, struc
 		.flood = sp->flood,
 		.users = sp->users,
 	};
+	mmu_role_decode(sp->role.word, &p->role);
 	if (!sp->frame)
 		page_slots(vm, sp, p->slots);
 }
@@ -259,20 +425,21 @@ size_t mmu_inspect_pages(struct mmu_vm *vm, uint32_t from, struct mmu_page_info 
 {
 	size_t n = 0;
 
-	pthread_mutex_lock(&vm->lock);
+	mmu_lock(vm);
 	for (; from < vm->arena.nr_touched && n < max; from++) {
 		if (vm->arena.pages[from].used)
 			page_describe(vm, &vm->arena.pages[from], &out[n++]);
 	}
-	pthread_mutex_unlock(&vm->lock);
+	mmu_unlock(vm);
 	return n;
 }
 
 static void root_describe(struct mmu_vm *vm, const struct vcpu_root *r, struct mmu_root_info *out)
 {
-	*out = (struct mmu_root_info){.valid = r->valid, .cr3 = r->cr3, .role = r->role.word};
+	*out = (struct mmu_root_info){.valid = r->valid, .cr3 = r->cr3};
 	if (!r->valid)
 		return;
+	mmu_role_decode(r->role.word, &out->role);
 	out->hpa = sp_hpa(vm, r->sp);
 	out->level = r->frame ? 4 : r->role.level;
 	out->obsolete = r->sp->invalid;
@@ -286,7 +453,7 @@ size_t mmu_inspect_roots(struct mmu_vcpu *vcpu, struct mmu_root_info *out, size_
 	struct mmu_vm *vm = vcpu->vm;
 	size_t n = 0;
 
-	pthread_mutex_lock(&vm->lock);
+	mmu_lock(vm);
 	for (unsigned c = 0; c < ARRAY_SIZE(contexts); c++) {
 		for (unsigned i = 0; i <= NR_PREV && n < max; i++) {
 			const struct vcpu_root *r =
@@ -299,7 +466,7 @@ size_t mmu_inspect_roots(struct mmu_vcpu *vcpu, struct mmu_root_info *out, size_
 			out[n++].guest_mode = c;
 		}
 	}
-	pthread_mutex_unlock(&vm->lock);
+	mmu_unlock(vm);
 	return n;
 }
 
@@ -320,7 +487,7 @@ void mmu_inspect_context(struct mmu_vcpu *vcpu, enum mmu_which which, struct mmu
 								  : &vcpu->root_mmu;
 	struct mmu_vm *vm = vcpu->vm;
 
-	pthread_mutex_lock(&vm->lock);
+	mmu_lock(vm);
 	*ret = (struct mmu_context_info){
 		.page_fault = c->root_role.direct ? "direct_page_fault" : "shadow_page_fault",
 		.gva_to_gpa = walk_name(c->cpu_role.mode),
@@ -329,17 +496,21 @@ void mmu_inspect_context(struct mmu_vcpu *vcpu, enum mmu_which which, struct mmu
 		.direct = c->root_role.direct,
 		.root_level = c->cpu_role.levels,
 		.shadow_root_level = c->root.frame ? 4 : c->root_role.level,
-		.root_role = c->root_role.word,
 		.cpu_role = c->cpu_role.word,
 		.cr3 = c->cr3,
+		.pse = c->cpu_role.pse,
 		.nx = c->cpu_role.nx,
 		.wp = c->cpu_role.wp,
 		.smep = c->cpu_role.smep,
 		.smap = c->cpu_role.smap,
 		.pke = c->cpu_role.pke,
 		.la57 = c->cpu_role.levels == 5,
+		.ad_disabled = c->cpu_role.ad_disabled,
+		.exec_only = c->cpu_role.exec_only,
+		.guest_mode = c->cpu_role.guest_mode,
 		.needs_load = mmu_needs_load(vcpu),
 	};
+	mmu_role_decode(c->root_role.word, &ret->root_role);
 	memcpy(ret->pdptr, c->pdptr, sizeof(ret->pdptr));
 	if (c->rsvd)
 		memcpy(ret->rsvd_bits, c->rsvd->mask, sizeof(ret->rsvd_bits));
@@ -347,65 +518,92 @@ void mmu_inspect_context(struct mmu_vcpu *vcpu, enum mmu_which which, struct mmu
 		ret->root_hpa = sp_hpa(vm, c->root.sp);
 	for (unsigned i = 0; c->root.frame && i < 4; i++)
 		ret->pae_root[i] = c->root.pd[i] ? sp_hpa(vm, c->root.pd[i]) : 0;
-	pthread_mutex_unlock(&vm->lock);
+	mmu_unlock(vm);
 }
 
 /* ---- slots and reverse maps ---- */
 
-/* Large frames within the slot, those that may be mapped by one entry, and those that are mapped.
- */
-static void count_frames(const struct mmu_vm *vm, const struct memslot *slot, unsigned level,
-			 uint64_t ret[3])
+/* The lock is dropped after so many frames: a slot may have many millions. */
+#define SLOT_FRAMES 16384
+
+/* Large frames within the slot, those that may be mapped by one entry, and those that are mapped,
+ * from the @from-th on. Returns where to go on, 0 at the end. */
+static uint64_t count_frames(const struct mmu_vm *vm, const struct memslot *slot, unsigned level,
+			     uint64_t from, uint64_t ret[3])
 {
 	uint64_t pages = level_pages(level);
-	gfn_t gfn = ALIGN_UP(slot->base, pages);
+	gfn_t gfn = ALIGN_UP(slot->base, pages) + from * pages;
 
-	ret[0] = ret[1] = ret[2] = 0;
-	for (; gfn + pages <= slot->base + slot->npages; gfn += pages) {
+	for (uint64_t n = 0; gfn + pages <= slot->base + slot->npages; gfn += pages) {
+		if (n++ == SLOT_FRAMES)
+			return from + SLOT_FRAMES;
 		ret[0]++;
 		ret[1] += slot_max_level(vm, slot, gfn) >= level;
 		ret[2] += slot_rmap(slot, gfn, level)->first != 0;
 	}
+	return 0;
+}
+
+/* All frames of a level; -ENOENT when the slot goes away meanwhile. */
+static int count_level(struct mmu_vm *vm, uint32_t id, unsigned level, uint64_t ret[3])
+{
+	const struct memslot *slot;
+	uint64_t at = 0;
+
+	ret[0] = ret[1] = ret[2] = 0;
+	do {
+		mmu_lock(vm);
+		slot = vm->by_id[id];
+		at = slot ? count_frames(vm, slot, level, at, ret) : 0;
+		mmu_unlock(vm);
+	} while (at);
+	return slot ? 0 : -ENOENT;
+}
+
+static bool aligned(const struct memslot *slot, unsigned level)
+{
+	return !(((slot->hva >> PAGE_SHIFT) ^ slot->base) & (level_pages(level) - 1));
 }
 
 int mmu_inspect_slot(struct mmu_vm *vm, uint32_t id, struct mmu_slot_info *ret)
 {
 	const struct memslot *slot;
-	uint64_t n[3];
+	uint64_t n[NR_LEVELS][3];
 
 	memset(ret, 0, sizeof(*ret));
-	pthread_mutex_lock(&vm->lock);
-	slot = id <= SLOT_MAX_ID ? vm->by_id[id] : NULL;
-	if (!slot) {
-		pthread_mutex_unlock(&vm->lock);
+	if (id > SLOT_MAX_ID)
 		return -ENOENT;
+	for (unsigned level = 1; level <= NR_LEVELS; level++)
+		if (count_level(vm, id, level, n[level - 1]))
+			return -ENOENT;
+	mmu_lock(vm);
+	slot = vm->by_id[id];
+	if (slot) {
+		slot_describe(slot, &ret->desc);
+		ret->watchers = slot->watchers;
+		ret->windows = (uint32_t)__atomic_load_n(&slot->pins, __ATOMIC_RELAXED);
+		ret->host_aligned_2m = aligned(slot, 2);
+		ret->host_aligned_1g = aligned(slot, 3);
 	}
-	slot_describe(slot, &ret->desc);
-	ret->watchers = slot->watchers;
-	ret->windows = (uint32_t)__atomic_load_n(&slot->pins, __ATOMIC_RELAXED);
-	ret->host_aligned_2m = !(((slot->hva >> PAGE_SHIFT) ^ slot->base) & (level_pages(2) - 1));
-	ret->host_aligned_1g = !(((slot->hva >> PAGE_SHIFT) ^ slot->base) & (level_pages(3) - 1));
-	count_frames(vm, slot, 1, n);
-	ret->mapped_4k = n[2];
-	count_frames(vm, slot, 2, n);
-	ret->large_2m_all = n[0];
-	ret->large_2m = n[1];
-	ret->mapped_2m = n[2];
-	count_frames(vm, slot, 3, n);
-	ret->large_1g_all = n[0];
-	ret->large_1g = n[1];
-	ret->mapped_1g = n[2];
-	pthread_mutex_unlock(&vm->lock);
-	return 0;
+	mmu_unlock(vm);
+	ret->mapped_4k = n[0][2];
+	ret->large_2m_all = n[1][0];
+	ret->large_2m = n[1][1];
+	ret->mapped_2m = n[1][2];
+	ret->large_1g_all = n[2][0];
+	ret->large_1g = n[2][1];
+	ret->mapped_1g = n[2][2];
+	return slot ? 0 : -ENOENT;
 }
 
 ssize_t mmu_inspect_rmap(struct mmu_vm *vm, gfn_t gfn, size_t skip, struct mmu_rmap_info *out,
 			 size_t max)
 {
 	const struct memslot *slot;
+	struct mmu_role_info role;
 	ssize_t n = 0;
 
-	pthread_mutex_lock(&vm->lock);
+	mmu_lock(vm);
 	slot = slot_of(vm, gfn);
 	for (unsigned level = 1; slot && level <= NR_LEVELS; level++) {
 		const struct rmap_head *head = slot_rmap(slot, gfn, level);
@@ -421,18 +619,19 @@ ssize_t mmu_inspect_rmap(struct mmu_vm *vm, gfn_t gfn, size_t skip, struct mmu_r
 			}
 			if ((size_t)n == max)
 				break;
+			mmu_role_decode(sp->role.word, &role);
 			out[n++] = (struct mmu_rmap_info){
 				.hpa = (hpa_t)(uintptr_t)spte_of_id(vm, id),
 				.raw = spte_read(spte_of_id(vm, id)),
 				.level = sp->role.level,
 				.format = (enum mmu_format)sp->role.format,
 				.table_gfn = sp->gfn,
-				.table_role = sp->role.word,
+				.table_role = role,
 				.index = (uint16_t)((id - 1) % PT_ENTRIES),
 			};
 		}
 	}
-	pthread_mutex_unlock(&vm->lock);
+	mmu_unlock(vm);
 	return slot ? n : -ENOENT;
 }
 
@@ -480,6 +679,17 @@ static void say_target(struct words *w, unsigned level, bool leaf, uint64_t fram
 	static const char *const sizes[] = {"", "4K", "2M", "1G", "512G", "256T"};
 
 	say(w, "%s %#llx", leaf ? sizes[MIN(level, 5u)] : "table", (unsigned long long)frame);
+}
+
+const char *mmu_level_name(enum mmu_paging paging, unsigned level)
+{
+	static const char *const x86[] = {"PTE", "PDE", "PDPTE", "PML4E", "PML5E"};
+	static const char *const ept[] = {"EPT PTE", "EPT PDE", "EPT PDPTE", "EPT PML4E",
+					  "EPT PML5E"};
+
+	if (level < 1 || level > MMU_MAX_LEVEL)
+		return "?";
+	return (paging == MMU_PAGING_EPT ? ept : x86)[level - 1];
 }
 
 int mmu_format_guest_entry(enum mmu_paging paging, unsigned level, uint64_t raw, char *buf,
@@ -541,10 +751,10 @@ int mmu_format_spte(enum mmu_format format, unsigned level, uint64_t raw, char *
 void mmu_trace_set(struct mmu_vm *vm, void (*fn)(void *arg, const struct mmu_trace_event *e),
 		   void *arg)
 {
-	pthread_mutex_lock(&vm->lock);
+	mmu_lock(vm);
 	vm->trace = fn;
 	vm->trace_arg = arg;
-	pthread_mutex_unlock(&vm->lock);
+	mmu_unlock(vm);
 }
 
 void trace_fault(const struct mmu_vcpu *vcpu, const struct mmu_fault *f, int result)

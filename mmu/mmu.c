@@ -8,12 +8,33 @@
 
 #include "mmu/mmu_internal.h"
 
+static void locks_init(struct mmu_vm *vm)
+{
+	pthread_rwlockattr_t attr;
+
+	pthread_rwlockattr_init(&attr);
+	/* Faults of many vCPUs shall not keep out what must change something. */
+	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	pthread_rwlock_init(&vm->lock, &attr);
+	pthread_rwlockattr_destroy(&attr);
+	pthread_rwlock_init(&vm->slots_lock, NULL);
+	pthread_mutex_init(&vm->pages_lock, NULL);
+}
+
+static void locks_finish(struct mmu_vm *vm)
+{
+	pthread_mutex_destroy(&vm->pages_lock);
+	pthread_rwlock_destroy(&vm->slots_lock);
+	pthread_rwlock_destroy(&vm->lock);
+}
+
 static int vm_init(struct mmu_vm *vm, const struct mmu_config *config)
 {
 	uint64_t bytes = config->max_table_bytes;
 
 	vm->policy = config->policy;
 	vm->tdp_format = config->tdp_format == MMU_FORMAT_NPT ? MMU_FORMAT_NPT : MMU_FORMAT_EPT;
+	vm->tdp_levels = config->tdp_levels;
 	vm->disable = config->disable;
 	vm->max_page_level = config->max_page_level ? config->max_page_level : NR_LEVELS;
 	vm->maxphyaddr = 40;
@@ -35,15 +56,15 @@ int mmu_vm_create(const struct mmu_config *config, const struct mmu_ops *ops, vo
 
 	if (!ops->flush_tlb || !ops->kick || !ops->notify_write ||
 	    config->policy > MMU_POLICY_TDP || config->tdp_format > MMU_FORMAT_NPT ||
-	    config->max_page_level > NR_LEVELS)
+	    config->max_page_level > NR_LEVELS || config->disable & ~(uint32_t)MMU_NO_ALL ||
+	    (config->tdp_levels && config->tdp_levels != 4 && config->tdp_levels != 5))
 		return -EINVAL;
 	vm = calloc(1, sizeof(*vm));
 	if (!vm)
 		return -ENOMEM;
 	vm->ops = ops;
 	vm->priv = priv;
-	pthread_mutex_init(&vm->lock, NULL);
-	pthread_rwlock_init(&vm->slots_lock, NULL);
+	locks_init(vm);
 	r = vm_init(vm, config);
 	if (r) {
 		mmu_vm_destroy(vm);
@@ -60,14 +81,14 @@ void mmu_vm_destroy(struct mmu_vm *vm)
 	assert(list_empty(&vm->vcpus) && list_empty(&vm->clients));
 	arena_finish(vm);
 	slots_finish(vm);
-	pthread_rwlock_destroy(&vm->slots_lock);
-	pthread_mutex_destroy(&vm->lock);
+	locks_finish(vm);
 	free(vm);
 }
 
 int mmu_vcpu_create(struct mmu_vm *vm, uint32_t id, struct mmu_vcpu **ret_vcpu)
 {
 	struct mmu_vcpu *vcpu = calloc(1, sizeof(*vcpu));
+	int r;
 
 	if (!vcpu)
 		return -ENOMEM;
@@ -76,10 +97,17 @@ int mmu_vcpu_create(struct mmu_vm *vm, uint32_t id, struct mmu_vcpu **ret_vcpu)
 	vcpu->bit = MMU_VCPU_BIT(id);
 	vcpu->mmu = vcpu->walk_mmu = &vcpu->root_mmu;
 	vcpu->need_load = true;
-	pthread_mutex_lock(&vm->lock);
-	list_add_tail(&vm->vcpus, &vcpu->link);
-	vm->nr_vcpus++;
-	pthread_mutex_unlock(&vm->lock);
+	mmu_lock(vm);
+	r = dirty_vcpu_added(vcpu);
+	if (!r) {
+		list_add_tail(&vm->vcpus, &vcpu->link);
+		vm->nr_vcpus++;
+	}
+	mmu_unlock(vm);
+	if (r) {
+		free(vcpu);
+		return r;
+	}
 	*ret_vcpu = vcpu;
 	return 0;
 }
@@ -92,11 +120,11 @@ void mmu_vcpu_destroy(struct mmu_vcpu *vcpu)
 		return;
 	vm = vcpu->vm;
 	mmu_unload(vcpu);
-	pthread_mutex_lock(&vm->lock);
+	mmu_lock(vm);
 	list_del(&vcpu->link);
 	vm->nr_vcpus--;
-	pthread_mutex_unlock(&vm->lock);
-	dirty_ring_free(vcpu->ring);
+	dirty_vcpu_removed(vcpu);
+	mmu_unlock(vm);
 	free(vcpu);
 }
 
@@ -118,9 +146,9 @@ static void zap_all(struct mmu_vm *vm)
 
 void mmu_zap_all(struct mmu_vm *vm)
 {
-	pthread_mutex_lock(&vm->lock);
+	mmu_lock(vm);
 	zap_all(vm);
-	pthread_mutex_unlock(&vm->lock);
+	mmu_unlock(vm);
 }
 
 /* Every vCPU begins anew with its registers under the policy of now. */
@@ -146,7 +174,7 @@ int mmu_set_policy(struct mmu_vm *vm, enum mmu_policy policy)
 
 	if (policy > MMU_POLICY_TDP)
 		return -EINVAL;
-	pthread_mutex_lock(&vm->lock);
+	mmu_lock(vm);
 	list_for_each_entry (vcpu, &vm->vcpus, link) {
 		if (vcpu->mmu != &vcpu->root_mmu)
 			r = -EBUSY; /* amid a nested guest, whose policy hangs on ours */
@@ -155,7 +183,7 @@ int mmu_set_policy(struct mmu_vm *vm, enum mmu_policy policy)
 		__atomic_store_n(&vm->policy, policy, __ATOMIC_RELAXED);
 		restart_vcpus(vm);
 	}
-	pthread_mutex_unlock(&vm->lock);
+	mmu_unlock(vm);
 	return r;
 }
 
@@ -166,10 +194,10 @@ enum mmu_policy mmu_get_policy(struct mmu_vm *vm)
 
 void mmu_set_disable(struct mmu_vm *vm, uint32_t disable)
 {
-	pthread_mutex_lock(&vm->lock);
-	vm->disable = disable;
+	mmu_lock(vm);
+	__atomic_store_n(&vm->disable, disable & (uint32_t)MMU_NO_ALL, __ATOMIC_RELAXED);
 	restart_vcpus(vm);
-	pthread_mutex_unlock(&vm->lock);
+	mmu_unlock(vm);
 }
 
 /* ---- counters ---- */

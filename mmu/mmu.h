@@ -63,6 +63,7 @@ struct mmu_ops {
 struct mmu_config {
 	enum mmu_policy policy;
 	enum mmu_format tdp_format; /* MMU_FORMAT_EPT (also when zero) or MMU_FORMAT_NPT */
+	uint8_t tdp_levels; /* 4, 5; 0: 5 if the guest's physical addresses have over 48 bits */
 	uint64_t
 		max_table_bytes; /* bound on table pages; 0: 32 MiB + 1/64 of what is named here: */
 	uint64_t ram_bytes;
@@ -70,13 +71,23 @@ struct mmu_config {
 	uint32_t disable;	/* MMU_NO_*, to measure what a mechanism brings */
 };
 
-#define MMU_NO_UNSYNC	  BIT(0)
-#define MMU_NO_PREFETCH	  BIT(1)
-#define MMU_NO_ROOT_CACHE BIT(2)
-#define MMU_NO_FLOOD	  BIT(3)
-#define MMU_NO_MMIO_CACHE BIT(4)
-#define MMU_NO_TARGETED	  BIT(5) /* flush all vCPUs instead of those that used the page */
-#define MMU_NO_COLLAPSE	  BIT(6)
+/* Each names the counter that stays zero (split and targeted flushes: as it would be) without it.
+ */
+#define MMU_NO_UNSYNC	   BIT(0)  /* mmu_unsynced */
+#define MMU_NO_PREFETCH	   BIT(1)  /* pf_prefetched */
+#define MMU_NO_ROOT_CACHE  BIT(2)  /* root_cache_hit */
+#define MMU_NO_FLOOD	   BIT(3)  /* mmu_flooded, but for misaligned writes */
+#define MMU_NO_MMIO_CACHE  BIT(4)  /* pf_mmio_spte_created, pf_mmio_cached */
+#define MMU_NO_TARGETED	   BIT(5)  /* targeted_tlb_flush: all vCPUs, not those that used the page */
+#define MMU_NO_COLLAPSE	   BIT(6)  /* lpages_collapsed */
+#define MMU_NO_LARGE	   BIT(7)  /* pages_2m, pages_1g: all entries map 4 KiB */
+#define MMU_NO_SPLIT	   BIT(8)  /* lpages_split: a large entry that is in the way is dropped */
+#define MMU_NO_EAGER_SPLIT BIT(9)  /* lpages_eager_split: when the log starts, by no fault */
+#define MMU_NO_PARALLEL	   BIT(10) /* pf_parallel: direct faults one at a time, as all others */
+#define MMU_NO_RECLAIM	   BIT(11) /* mmu_recycled: the bound is MMU_RECLAIM_LIFT times as high */
+#define MMU_NO_ALL	   BITS(11, 0)
+
+#define MMU_RECLAIM_LIFT 16
 
 /* 0, -EINVAL, -ENOMEM. @ops and @priv must outlive the machine. */
 int mmu_vm_create(const struct mmu_config *config, const struct mmu_ops *ops, void *priv,
@@ -155,6 +166,7 @@ struct mmu_root {
 	uint64_t tag; /* EPTP for EPT; otherwise == hpa. Differs whenever the root does */
 	enum mmu_format format;
 	uint8_t level; /* 4 or 5 */
+	bool pml;      /* run with the page-modification log on (EPT) */
 };
 
 /* Is mmu_load() due? An atomic read; ask before every entry to guest mode, after in-guest-mode is

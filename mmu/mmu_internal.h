@@ -96,7 +96,9 @@ struct ml_bitmap {
 	uint64_t bits; /* how many at the bottom */
 	unsigned levels;
 	uint64_t *map[ML_LEVELS];
-	size_t size; /* of the mapping that map[0] begins */
+	uint64_t
+		*lazy; /* a bit for each word of level 1: all below is set, though not written so */
+	size_t size;   /* of the mapping that map[0] begins */
 };
 
 /* All sptes that map a frame, or lead to a table: first spte's id, and how many. */
@@ -119,7 +121,7 @@ struct memslot {
 	uint32_t watchers;	  /* dirty clients; atomic, > 0: writes are noticed */
 	struct ml_bitmap noticed; /* atomic */
 	uint64_t *missing;
-	uint64_t *shared;
+	uint64_t *shared, *shared_summary; /* dirty_share_bitmap() */
 };
 
 /* ---- shadow pages ---- */
@@ -139,6 +141,7 @@ struct shadow_page {
 	uint32_t unsync_children;
 	uint64_t unsync_bitmap[PT_ENTRIES / 64];
 	uint64_t users;		  /* vCPUs that may have used it: MMU_VCPU_BIT */
+	uint64_t slots;		  /* slots that leaves of it may map: bit id % 64; atomic */
 	struct rmap_head parents; /* sptes that lead here */
 };
 
@@ -152,7 +155,8 @@ struct rmap_link {
  * n * 512 + index, so everything is found from an spte's address and the other way round.
  */
 struct arena {
-	uint32_t nr_blocks;
+	uint32_t nr_blocks; /* there is address space for */
+	uint32_t bound;	    /* that may be in use, but for MMU_NO_RECLAIM */
 	uint32_t nr_used;
 	uint32_t nr_touched; /* blocks from here on were never used */
 	uint32_t free_count;
@@ -181,6 +185,7 @@ struct flush_batch {
 
 struct walker;
 struct mmu_context;
+struct spte_want;
 
 struct context_ops {
 	int (*page_fault)(struct mmu_vcpu *vcpu, struct mmu_fault *f);
@@ -193,9 +198,9 @@ struct vcpu_root {
 	uint64_t cr3;
 	union page_role role;
 	uint64_t pdptr[4];
-	uint32_t generation; /* of the memslots when it was built */
-	bool flushed;	     /* (cached) flushed since it was in use: sync before use */
-	bool absent;	     /* a table of the guest's lay in no slot then */
+	uint32_t generation;	   /* of the memslots when it was built */
+	bool flushed;		   /* (cached) flushed since it was in use: sync before use */
+	bool absent;		   /* a table of the guest's lay in no slot then */
 	struct shadow_page *sp;	   /* the root, or the level-4 frame page */
 	struct shadow_page *frame; /* the level-3 frame page under it, or NULL */
 	struct shadow_page *pd[4]; /* level-2 pages under that */
@@ -207,6 +212,7 @@ struct mmu_context {
 	union page_role root_role;
 	const struct rsvd_masks *rsvd;
 	uint64_t cr3;
+	uint64_t pcid_mask; /* of @cr3: without CR4.PCIDE the PCID is 0 */
 	uint64_t pdptr[4];
 	uint32_t pkru;
 	/* An address in a guest table to a gpa: identity but for L2. 1, or 0 with w->fault. */
@@ -224,11 +230,12 @@ struct mmu_vcpu {
 	struct mmu_regs regs;
 	bool have_regs;
 	bool need_load;	   /* atomic */
+	bool shared;	   /* handles a fault with the lock held for reading only */
 	gfn_t unprotected; /* the last frame unshadowed for a user's write, and how often in a row
 			    */
 	unsigned unprotected_count;
 	struct mmu_vcpu_stats stats;
-	struct dirty_ring *ring;
+	struct dirty_ring *ring; /* changes under both locks */
 };
 
 /* A walk of guest tables: inputs first. Index of arrays: level - 1. */
@@ -242,6 +249,7 @@ struct walker {
 						 1] */
 	gfn_t table_gfn[MMU_MAX_LEVEL];
 	uint64_t ptes[MMU_MAX_LEVEL];
+	uint64_t pte_addr[MMU_MAX_LEVEL]; /* before translate_gpa(): of L2 a ngpa */
 	gpa_t pte_gpa[MMU_MAX_LEVEL];
 	hva_t pte_hva[MMU_MAX_LEVEL];
 	bool pte_readonly[MMU_MAX_LEVEL];
@@ -258,7 +266,13 @@ struct dirty_client;
 struct mmu_trace_event;
 
 struct mmu_vm {
-	pthread_mutex_t lock; /* everything but what is said to be atomic */
+	/*
+	 * Everything but what is said to be atomic: held for writing (mmu_lock()) to change
+	 * anything at all; for reading (mmu_lock_shared()) by direct faults, which only add.
+	 */
+	pthread_rwlock_t lock;
+	/* Between those: arena, hash, lists of pages, parents, users, tracing. */
+	pthread_mutex_t pages_lock;
 	/* Slots: changed with both locks held, read with either. Taken after @lock, never before.
 	 */
 	pthread_rwlock_t slots_lock;
@@ -266,7 +280,8 @@ struct mmu_vm {
 	void *priv;
 	enum mmu_policy policy; /* atomic */
 	enum mmu_format tdp_format;
-	uint32_t disable;
+	unsigned tdp_levels; /* 0: as the guest's width needs */
+	uint32_t disable;    /* atomic */
 	unsigned max_page_level;
 	uint8_t maxphyaddr;
 	bool gbpages;
@@ -291,8 +306,11 @@ struct mmu_vm {
 	struct list vcpus;
 	uint32_t nr_vcpus;
 	struct list clients;
+	struct dirty_client *ring_client; /* whose the vCPUs' rings are; changes under both locks */
+	uint32_t ring_size;
 	uint32_t nr_watchers; /* atomic: any client at all */
 	enum dirty_notice notice;
+	bool pml; /* roots say that the processor is to log; on before @notice is, off after */
 	void (*trace)(void *arg, const struct mmu_trace_event *e);
 	void *trace_arg;
 };
@@ -307,12 +325,45 @@ static inline void stat_add(uint64_t *stat, int64_t n)
 
 static inline void stat_peak(uint64_t *stat, uint64_t value)
 {
-	if (value > __atomic_load_n(stat, __ATOMIC_RELAXED))
-		__atomic_store_n(stat, value, __ATOMIC_RELAXED);
+	uint64_t old = __atomic_load_n(stat, __ATOMIC_RELAXED);
+
+	while (value > old && !__atomic_compare_exchange_n(stat, &old, value, false,
+							   __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		;
+}
+
+/* The same for one that several threads may count at once. */
+static inline void stat_add_shared(uint64_t *stat, int64_t n)
+{
+	__atomic_fetch_add(stat, (uint64_t)n, __ATOMIC_RELAXED);
 }
 
 #define STAT(obj, name)	     stat_add(&(obj)->stats.name, 1)
 #define STAT_N(obj, name, n) stat_add(&(obj)->stats.name, n)
+
+/* ---- vm->lock ---- */
+
+static inline void mmu_lock(struct mmu_vm *vm)
+{
+	if (likely(!pthread_rwlock_trywrlock(&vm->lock)))
+		return;
+	pthread_rwlock_wrlock(&vm->lock);
+	STAT(vm, mmu_lock_contended);
+}
+
+/* For reading: nothing is taken away meanwhile. */
+static inline void mmu_lock_shared(struct mmu_vm *vm)
+{
+	if (likely(!pthread_rwlock_tryrdlock(&vm->lock)))
+		return;
+	pthread_rwlock_rdlock(&vm->lock);
+	stat_add_shared(&vm->stats.mmu_lock_contended, 1);
+}
+
+static inline void mmu_unlock(struct mmu_vm *vm)
+{
+	pthread_rwlock_unlock(&vm->lock);
+}
 
 /* ---- slot.c ---- */
 
@@ -358,31 +409,38 @@ unsigned slot_max_level(const struct mmu_vm *vm, const struct memslot *slot, gfn
 /* A guest table at @gfn gains (1) or loses (-1) a shadow at @level. */
 void slot_account_shadow(struct memslot *slot, gfn_t gfn, unsigned level, int n);
 
-/* ---- dirty.c ---- */
+/* ---- dirty.c, dirty_bits.c, dirty_ring.c ---- */
 
 int ml_init(struct ml_bitmap *m, uint64_t bits);
 void ml_finish(struct ml_bitmap *m);
-void ml_set_atomic(struct ml_bitmap *m, uint64_t bit);
-void dirty_notice_slow(struct memslot *slot, gfn_t gfn);
-void dirty_notice_vcpu(struct mmu_vm *vm, struct memslot *slot, gfn_t gfn);
+void dirty_notice_slow(struct mmu_vcpu *by, struct memslot *slot, gfn_t gfn);
 bool dirty_is_known(const struct mmu_vm *vm, const struct memslot *slot, gfn_t gfn);
-void dirty_ring_free(struct dirty_ring *ring);
 bool dirty_ring_is_full(const struct mmu_vcpu *vcpu);
+/* A vCPU came (0 or -ENOMEM), or goes; the lock is held. */
+int dirty_vcpu_added(struct mmu_vcpu *vcpu);
+void dirty_vcpu_removed(struct mmu_vcpu *vcpu);
 int dirty_slot_added(struct mmu_vm *vm, struct memslot *slot);
 void dirty_slot_removed(struct mmu_vm *vm, struct memslot *slot);
 
-/* The page was, or may from now on be, written. */
-static inline void dirty_mark(struct memslot *slot, gfn_t gfn)
+/*
+ * The page was, or may from now on be, written: by that vCPU, whose ring hears of it too, or (NULL)
+ * by L0. With vm->lock or slots_lock held; after the store where there was one.
+ */
+static inline void dirty_mark(struct mmu_vcpu *by, struct memslot *slot, gfn_t gfn)
 {
 	if (unlikely(slot_is_logged(slot)))
-		dirty_notice_slow(slot, gfn);
+		dirty_notice_slow(by, slot, gfn);
 }
 
-/* The same, by the vCPU whose fault is handled: its ring hears of it too. */
-static inline void dirty_mark_vcpu(struct mmu_vm *vm, struct memslot *slot, gfn_t gfn)
+/*
+ * Do leaves of @sp tell of a write by their D bit? Larger ones are split by the first write, so
+ * that it is known which 4 KiB; what a nested guest's processor logs would be its own physical
+ * addresses.
+ */
+static inline bool dirty_by_d(const struct mmu_vm *vm, const struct shadow_page *sp)
 {
-	if (unlikely(slot_is_logged(slot)))
-		dirty_notice_vcpu(vm, slot, gfn);
+	return vm->notice == DIRTY_NOTICE_PML && sp->role.format == MMU_FORMAT_EPT &&
+	       sp->role.level == 1 && !sp->role.guest_mode;
 }
 
 /* ---- page.c: arena, shadow pages, reverse map, flushes ---- */
@@ -444,9 +502,18 @@ static inline gfn_t sp_gfn(const struct mmu_vm *vm, const struct shadow_page *sp
 	return vm->arena.gfns[sp_block(vm, sp)][i];
 }
 
-/* Entry @i became a leaf for @gfn. */
-void spte_account_leaf(struct mmu_vm *vm, struct shadow_page *sp, unsigned i, struct memslot *slot,
-		       gfn_t gfn);
+/* The bits beside access that all entries of a direct page share (struct spte_want.extra). */
+static inline uint64_t role_extra(union page_role role)
+{
+	return (uint64_t)role.pkey << 59 | (role.global ? SPTE_G : 0);
+}
+
+/* @n entries of @sp became leaves in @slot; they are in the reverse map. */
+void sp_account_leaves(struct mmu_vm *vm, struct shadow_page *sp, const struct memslot *slot,
+		       unsigned n);
+/* Entry @i, zero until now, became a leaf as wanted. */
+void spte_account_leaf(struct mmu_vm *vm, struct shadow_page *sp, unsigned i,
+		       const struct spte_want *want);
 void rmap_add(struct mmu_vm *vm, struct rmap_head *head, uint32_t id);
 void rmap_remove(struct mmu_vm *vm, struct rmap_head *head, uint32_t id);
 
@@ -455,6 +522,7 @@ void batch_all(struct mmu_vm *vm, uint64_t users);
 /* Flush what is due and free pages that were zapped. Call before the lock is dropped. */
 void batch_commit(struct mmu_vm *vm);
 
+uint32_t arena_free_blocks(const struct mmu_vm *vm);
 /* -ENOMEM when @blocks table pages are not to be had even by reclaim. May zap pages. */
 int arena_make_room(struct mmu_vm *vm, unsigned blocks);
 struct shadow_page *frame_alloc(struct mmu_vm *vm);
@@ -463,6 +531,9 @@ void frame_free(struct mmu_vm *vm, struct shadow_page *sp);
 /* Find or make; never fails after arena_make_room(). It and what is below come back in step. */
 struct shadow_page *sp_get(struct mmu_vm *vm, gfn_t gfn, union page_role role);
 void sp_link(struct mmu_vm *vm, struct shadow_page *parent, unsigned i, struct shadow_page *child);
+/* The same in place of a leaf, with no moment in which there is nothing. */
+void sp_replace_leaf(struct mmu_vm *vm, struct shadow_page *parent, unsigned i,
+		     struct shadow_page *child);
 void sp_zap(struct mmu_vm *vm, struct shadow_page *sp);
 /* A root reference is dropped. */
 void sp_put_root(struct mmu_vm *vm, struct shadow_page *sp);
@@ -503,6 +574,12 @@ hva_t sp_gpte_hva(struct mmu_vm *vm, const struct shadow_page *sp, unsigned i);
  * nothing. */
 bool sync_prefetch(struct mmu_vm *vm, struct shadow_page *sp, unsigned i);
 
+/* False: no leaf of @sp maps a frame of @slot. */
+static inline bool sp_maps_slot(const struct shadow_page *sp, const struct memslot *slot)
+{
+	return sp->slots >> (slot->id % 64) & 1;
+}
+
 /* ---- walk.c ---- */
 
 const struct context_ops *context_ops_of(union cpu_role role, bool direct);
@@ -542,6 +619,8 @@ struct shadow_page *root_start(const struct mmu_context *c, uint64_t addr);
 
 /* ---- nested.c ---- */
 
+/* May the walk set A and D in its entry at @level? 1, or 0 with w->fault: L1's EPT forbids it. */
+int nested_may_update(struct mmu_vcpu *vcpu, struct walker *w, unsigned level);
 /* The frame that a walk of L2's tables ended at, from ngpa to gpa. 1, or 0 with w->fault. */
 int nested_translate_final(struct mmu_vcpu *vcpu, struct walker *w);
 void nested_set_guest(struct mmu_vcpu *vcpu, const struct mmu_regs *regs);
@@ -574,11 +653,42 @@ struct spte_want {
 	unsigned access; /* MMU_MAP_* */
 	uint64_t extra;	 /* G and protection key */
 	unsigned flags;
+	struct mmu_vcpu *vcpu; /* whose fault it is, or NULL; with ->shared nothing is taken away */
 };
-/* Install a leaf; false: a write was wanted and the page is tracked, so W is not set. */
-bool spte_set(struct mmu_vm *vm, struct shadow_page *sp, unsigned i, const struct spte_want *want);
-void spte_set_mmio(struct mmu_vm *vm, struct shadow_page *sp, unsigned i, gfn_t gfn,
-		   unsigned access);
+enum spte_result {
+	SPTE_DONE,
+	SPTE_TRACKED,	/* a write was wanted and the page is tracked, so W is not set */
+	SPTE_EXCLUSIVE, /* nothing was done: the lock is held for reading, which is not enough */
+};
+/* Install a leaf. */
+enum spte_result spte_set(struct mmu_vm *vm, struct shadow_page *sp, unsigned i,
+			  const struct spte_want *want);
+/* The leaf that @want asks for, beside an @old one of the same page; W only if @writable. */
+uint64_t spte_compose(const struct mmu_vm *vm, const struct shadow_page *sp,
+		      const struct spte_want *want, uint64_t old, bool writable);
+
+/* The role of the page below @sp's, if that has no guest table and all its entries are @want's. */
+union page_role direct_role(const struct shadow_page *sp, const struct spte_want *want);
+
+/* Of a fault, beside enum mmu_result: it has to begin again with the lock held for writing. */
+#define FAULT_EXCLUSIVE (MMU_RING_FULL + 1)
+
+/* ---- split.c: the lock is held for writing, but where it says otherwise ---- */
+
+/*
+ * A large leaf becomes a table of the same translations (@role: of the page with them), so that no
+ * other page of it faults. NULL, and nothing done, when it was made for other rights than @role's,
+ * or there is no table page, or by MMU_NO_SPLIT.
+ */
+struct shadow_page *split_leaf(struct mmu_vm *vm, struct shadow_page *sp, unsigned i,
+			       union page_role role);
+/*
+ * For the log: what maps a large frame becomes 4-KiB entries, as far as there are free table pages
+ * (none is taken from others for this). One frame; or, without the lock, which is taken for a piece
+ * of the work at a time, all that logging has taken W from.
+ */
+void split_logged(struct mmu_vm *vm);
+void split_frame(struct mmu_vm *vm, const struct memslot *slot, gfn_t gfn);
 
 /* inspect.c */
 void trace_fault(const struct mmu_vcpu *vcpu, const struct mmu_fault *f, int result);

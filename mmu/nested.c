@@ -33,6 +33,16 @@ static int translate_nested(struct mmu_vcpu *vcpu, uint64_t addr, struct walker 
 				gpa);
 }
 
+int nested_may_update(struct mmu_vcpu *vcpu, struct walker *w, unsigned level)
+{
+	gpa_t gpa;
+
+	/* Otherwise reading the entry has counted as a write already. */
+	if (!vcpu->guest_mmu.cpu_role.ad_disabled)
+		return 1;
+	return translate_by_ept(vcpu, w->pte_addr[level - 1], MMU_ACC_WRITE, w, &gpa);
+}
+
 int nested_translate_final(struct mmu_vcpu *vcpu, struct walker *w)
 {
 	uint32_t access = w->access & (MMU_ACC_WRITE | MMU_ACC_FETCH | MMU_ACC_PEEK);
@@ -65,29 +75,30 @@ static bool eptp_valid(const struct mmu_vm *vm, uint64_t eptp)
 int mmu_enter_nested(struct mmu_vcpu *vcpu, const struct mmu_nested_regs *regs)
 {
 	struct mmu_context *c = &vcpu->guest_mmu;
+	union page_role role = {.word = 0};
 	struct mmu_vm *vm = vcpu->vm;
 
 	/* L1 is shown EPT only where we run on it ourselves. */
 	if (vm->policy != MMU_POLICY_TDP || vm->tdp_format != MMU_FORMAT_EPT ||
 	    !eptp_valid(vm, regs->eptp))
 		return -EINVAL;
-	pthread_mutex_lock(&vm->lock);
+	mmu_lock(vm);
 	c->cpu_role.word = 0;
 	c->cpu_role.mode = MODE_EPT;
 	c->cpu_role.levels = 4;
 	c->cpu_role.ad_disabled = !(regs->eptp & BIT(6));
 	c->cpu_role.exec_only = regs->ept_execute_only;
 	c->cpu_role.guest_mode = 1;
-	c->root_role.word = 0;
-	c->root_role.mode = MODE_EPT;
-	c->root_role.level = 4;
-	c->root_role.access = MMU_MAP_ALL;
-	c->root_role.wp = 1;
-	c->root_role.format = MMU_FORMAT_EPT;
-	c->root_role.guest_mode = 1;
-	c->root_role.ad_disabled = c->cpu_role.ad_disabled;
-	c->root_role.exec_only = c->cpu_role.exec_only;
-	c->rsvd = &vm->rsvd[MODE_EPT][0][0][c->root_role.exec_only];
+	role.mode = MODE_EPT;
+	role.level = 4;
+	role.access = MMU_MAP_ALL;
+	role.wp = 1;
+	role.format = MMU_FORMAT_EPT;
+	role.guest_mode = 1;
+	role.ad_disabled = c->cpu_role.ad_disabled;
+	role.exec_only = c->cpu_role.exec_only;
+	__atomic_store_n(&c->root_role.word, role.word, __ATOMIC_RELAXED);
+	c->rsvd = &vm->rsvd[MODE_EPT][0][0][role.exec_only];
 	c->ops = context_ops_of(c->cpu_role, false);
 	c->cr3 = regs->eptp & BITS(51, 12);
 	c->translate_gpa = vcpu->root_mmu.translate_gpa;
@@ -96,10 +107,13 @@ int mmu_enter_nested(struct mmu_vcpu *vcpu, const struct mmu_nested_regs *regs)
 	vcpu->regs = regs->guest;
 	nested_set_guest(vcpu, &regs->guest);
 	root_switch(vcpu, ROOT_SYNC);
+	STAT(vcpu, nested_run);
+	if (!vcpu->stats.guest_mode)
+		STAT(vcpu, guest_mode);
 	/* The current root may match, but the processor runs on L1's. */
 	__atomic_store_n(&vcpu->need_load, true, __ATOMIC_SEQ_CST);
 	batch_commit(vm);
-	pthread_mutex_unlock(&vm->lock);
+	mmu_unlock(vm);
 	return 0;
 }
 
@@ -107,12 +121,13 @@ void mmu_leave_nested(struct mmu_vcpu *vcpu)
 {
 	struct mmu_vm *vm = vcpu->vm;
 
-	pthread_mutex_lock(&vm->lock);
+	mmu_lock(vm);
 	vcpu->mmu = vcpu->walk_mmu = &vcpu->root_mmu;
 	/* The next mmu_set_regs() brings L1's registers. */
 	vcpu->have_regs = false;
+	STAT_N(vcpu, guest_mode, -(int64_t)vcpu->stats.guest_mode);
 	__atomic_store_n(&vcpu->need_load, true, __ATOMIC_SEQ_CST);
-	pthread_mutex_unlock(&vm->lock);
+	mmu_unlock(vm);
 }
 
 void mmu_invept(struct mmu_vcpu *vcpu, uint64_t eptp)
@@ -120,10 +135,10 @@ void mmu_invept(struct mmu_vcpu *vcpu, uint64_t eptp)
 	struct mmu_context *c = &vcpu->guest_mmu;
 	struct mmu_vm *vm = vcpu->vm;
 
-	pthread_mutex_lock(&vm->lock);
+	mmu_lock(vm);
 	roots_flushed(c);
 	if (!eptp || ((eptp ^ c->cr3) & BITS(51, 12)) == 0)
 		sync_root(vm, &c->root);
 	batch_commit(vm);
-	pthread_mutex_unlock(&vm->lock);
+	mmu_unlock(vm);
 }

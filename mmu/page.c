@@ -30,6 +30,9 @@ int arena_init(struct mmu_vm *vm, uint64_t bytes)
 
 	n = MAX(n, (uint64_t)MIN_BLOCKS);
 	n = MIN(n, (uint64_t)MAX_BLOCKS);
+	a->bound = (uint32_t)n;
+	/* Only address space: pages that are never used are never there. */
+	n = MIN(n * MMU_RECLAIM_LIFT, (uint64_t)MAX_BLOCKS);
 	a->nr_blocks = (uint32_t)n;
 	at = 3 * n * PAGE_SIZE;
 	a->map_size = at + n * sizeof(struct shadow_page) + n * sizeof(uint32_t);
@@ -45,7 +48,7 @@ int arena_init(struct mmu_vm *vm, uint64_t bytes)
 	a->pages = (void *)((char *)a->map + at);
 	a->free_stack = (void *)(a->pages + n);
 
-	vm->hash_mask = hash_size(a->nr_blocks) - 1;
+	vm->hash_mask = hash_size(a->bound) - 1;
 	vm->hash = malloc((vm->hash_mask + 1) * sizeof(*vm->hash));
 	if (!vm->hash)
 		return -ENOMEM;
@@ -61,9 +64,12 @@ void arena_finish(struct mmu_vm *vm)
 		munmap(vm->arena.map, vm->arena.map_size);
 }
 
-static uint32_t arena_free_blocks(const struct arena *a)
+uint32_t arena_free_blocks(const struct mmu_vm *vm)
 {
-	return a->nr_blocks - a->nr_used;
+	const struct arena *a = &vm->arena;
+	uint32_t bound = vm->disable & MMU_NO_RECLAIM ? a->nr_blocks : a->bound;
+
+	return bound > a->nr_used ? bound - a->nr_used : 0;
 }
 
 static struct shadow_page *block_alloc(struct mmu_vm *vm)
@@ -72,7 +78,7 @@ static struct shadow_page *block_alloc(struct mmu_vm *vm)
 	struct shadow_page *sp;
 	uint32_t n;
 
-	assert(arena_free_blocks(a));
+	assert(arena_free_blocks(vm));
 	n = a->free_count ? a->free_stack[--a->free_count] : a->nr_touched++;
 	a->nr_used++;
 	sp = &a->pages[n];
@@ -199,16 +205,32 @@ static uint64_t *stat_pages(struct mmu_vm *vm, unsigned level)
 			    : &vm->stats.pages_1g;
 }
 
-void spte_account_leaf(struct mmu_vm *vm, struct shadow_page *sp, unsigned i, struct memslot *slot,
-		       gfn_t gfn)
+void sp_account_leaves(struct mmu_vm *vm, struct shadow_page *sp, const struct memslot *slot,
+		       unsigned n)
 {
-	if (!sp->role.direct)
-		vm->arena.gfns[sp_block(vm, sp)][i] = gfn;
-	rmap_add(vm, slot_rmap(slot, gfn, sp->role.level), spte_id(vm, sp, i));
-	stat_add(stat_pages(vm, sp->role.level), 1);
+	uint64_t slot_bit = BIT(slot->id % 64);
+
+	if (!(__atomic_load_n(&sp->slots, __ATOMIC_RELAXED) & slot_bit))
+		__atomic_fetch_or(&sp->slots, slot_bit, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&sp->present, n, __ATOMIC_RELAXED);
+	stat_add_shared(stat_pages(vm, sp->role.level), n);
 }
 
-static void leaf_zap(struct mmu_vm *vm, struct shadow_page *sp, unsigned i, uint64_t old)
+void spte_account_leaf(struct mmu_vm *vm, struct shadow_page *sp, unsigned i,
+		       const struct spte_want *want)
+{
+	if (!sp->role.direct)
+		vm->arena.gfns[sp_block(vm, sp)][i] = want->gfn;
+	sp_account_leaves(vm, sp, want->slot, 1);
+	/*
+	 * Faults that share the lock need none here: they map a frame in one place only (direct
+	 * pages of one role), which one of them filled.
+	 */
+	rmap_add(vm, slot_rmap(want->slot, want->gfn, sp->role.level), spte_id(vm, sp, i));
+}
+
+/* Entry @i is no leaf any more. */
+static void leaf_forget(struct mmu_vm *vm, struct shadow_page *sp, unsigned i, uint64_t old)
 {
 	gfn_t gfn = sp_gfn(vm, sp, i);
 
@@ -229,7 +251,7 @@ void spte_zap(struct mmu_vm *vm, struct shadow_page *sp, unsigned i)
 	if (spte_is_mmio(old))
 		return;
 	if (spte_is_leaf(old, sp->role.level)) {
-		leaf_zap(vm, sp, i, old);
+		leaf_forget(vm, sp, i, old);
 		return;
 	}
 	/* A child that nobody leads to any more stays in the hash for the next who asks. */
@@ -289,7 +311,7 @@ void sp_add_users(struct mmu_vm *vm, struct shadow_page *sp, uint64_t users)
 		return;
 	/* Set first: a page that leads to itself ends the descent. */
 	sp->users |= users;
-	if (sp->role.level == 1 || !sp->present)
+	if (sp->role.level == 1 || !__atomic_load_n(&sp->present, __ATOMIC_RELAXED))
 		return;
 	for (unsigned i = 0; i < PT_ENTRIES; i++) {
 		uint64_t spte = spte_read(&sp_table(vm, sp)[i]);
@@ -364,17 +386,29 @@ struct shadow_page *sp_get(struct mmu_vm *vm, gfn_t gfn, union page_role role)
 	return sp;
 }
 
-void sp_link(struct mmu_vm *vm, struct shadow_page *parent, unsigned i, struct shadow_page *child)
+static void link_child(struct mmu_vm *vm, struct shadow_page *parent, unsigned i,
+		       struct shadow_page *child)
 {
-	uint64_t *spte = &sp_table(vm, parent)[i];
-
-	assert(!spte_read(spte));
-	parent->present++;
 	rmap_add(vm, &child->parents, spte_id(vm, parent, i));
 	sp_add_users(vm, child, parent->users);
-	spte_write(spte, spte_make_table(parent->role.format, sp_hpa(vm, child)));
+	spte_write(&sp_table(vm, parent)[i],
+		   spte_make_table(parent->role.format, sp_hpa(vm, child)));
 	if (child->unsync || child->unsync_children)
 		sync_mark_parents(vm, child);
+}
+
+void sp_link(struct mmu_vm *vm, struct shadow_page *parent, unsigned i, struct shadow_page *child)
+{
+	assert(!spte_read(&sp_table(vm, parent)[i]));
+	__atomic_fetch_add(&parent->present, 1, __ATOMIC_RELAXED);
+	link_child(vm, parent, i, child);
+}
+
+void sp_replace_leaf(struct mmu_vm *vm, struct shadow_page *parent, unsigned i,
+		     struct shadow_page *child)
+{
+	leaf_forget(vm, parent, i, spte_read(&sp_table(vm, parent)[i]));
+	link_child(vm, parent, i, child);
 }
 
 /* The vCPUs whose current root this is must ask for another one. */
@@ -474,10 +508,10 @@ int arena_make_room(struct mmu_vm *vm, unsigned blocks)
 {
 	struct mmu_vcpu *vcpu;
 
-	if (likely(arena_free_blocks(&vm->arena) >= blocks))
+	if (likely(arena_free_blocks(vm) >= blocks))
 		return 0;
 	reclaim(vm, MAX(blocks, RECLAIM_BATCH));
-	if (arena_free_blocks(&vm->arena) >= blocks)
+	if (arena_free_blocks(vm) >= blocks)
 		return 0;
 	/* What is left are roots: those that are only cached can go. */
 	list_for_each_entry (vcpu, &vm->vcpus, link) {
@@ -486,7 +520,7 @@ int arena_make_room(struct mmu_vm *vm, unsigned blocks)
 	}
 	batch_commit(vm);
 	reclaim(vm, MAX(blocks, RECLAIM_BATCH));
-	return arena_free_blocks(&vm->arena) >= blocks ? 0 : -ENOMEM;
+	return arena_free_blocks(vm) >= blocks ? 0 : -ENOMEM;
 }
 
 struct shadow_page *frame_alloc(struct mmu_vm *vm)

@@ -4,16 +4,17 @@
 
 #include "mmu/mmu_internal.h"
 
-#define CR0_WP	 BIT(16)
-#define CR0_PG	 BIT(31)
-#define CR4_PSE	 BIT(4)
-#define CR4_PAE	 BIT(5)
-#define CR4_LA57 BIT(12)
-#define CR4_SMEP BIT(20)
-#define CR4_SMAP BIT(21)
-#define CR4_PKE	 BIT(22)
-#define EFER_LMA BIT(10)
-#define EFER_NX	 BIT(11)
+#define CR0_WP	  BIT(16)
+#define CR0_PG	  BIT(31)
+#define CR4_PSE	  BIT(4)
+#define CR4_PAE	  BIT(5)
+#define CR4_LA57  BIT(12)
+#define CR4_PCIDE BIT(17)
+#define CR4_SMEP  BIT(20)
+#define CR4_SMAP  BIT(21)
+#define CR4_PKE	  BIT(22)
+#define EFER_LMA  BIT(10)
+#define EFER_NX	  BIT(11)
 
 /* ---- reserved bits (SDM volume 3, tables of chapter 4; EPT: chapter 29) ---- */
 
@@ -127,7 +128,7 @@ static union page_role tdp_role_of(const struct mmu_vm *vm)
 
 	role.mode = MODE_NONE;
 	role.direct = 1;
-	role.level = 4;
+	role.level = vm->tdp_levels ? vm->tdp_levels : vm->maxphyaddr > PAGE_SHIFT + 9 * 4 ? 5 : 4;
 	role.access = MMU_MAP_ALL;
 	role.format = vm->tdp_format;
 	return role;
@@ -144,12 +145,16 @@ void context_set(struct mmu_vcpu *vcpu, struct mmu_context *c, const struct mmu_
 	struct mmu_vm *vm = vcpu->vm;
 	bool direct = vm->policy == MMU_POLICY_TDP;
 	union cpu_role role = cpu_role_of(regs);
+	union page_role page_role;
 
 	c->cpu_role = role;
-	c->root_role = direct ? tdp_role_of(vm) : shadow_role_of(role);
+	page_role = direct ? tdp_role_of(vm) : shadow_role_of(role);
+	/* The vCPU's thread looks at it without the lock. */
+	__atomic_store_n(&c->root_role.word, page_role.word, __ATOMIC_RELAXED);
 	c->rsvd = &vm->rsvd[role.mode][role.nx][role.pse][0];
 	c->ops = context_ops_of(role, direct || role.mode == MODE_NONE);
 	c->cr3 = regs->cr3;
+	c->pcid_mask = regs->cr4 & CR4_PCIDE ? BITS(11, 0) : 0;
 	memcpy(c->pdptr, regs->pdptr, sizeof(c->pdptr));
 	c->pkru = regs->pkru;
 	if (!c->translate_gpa)
@@ -192,7 +197,7 @@ void mmu_set_regs(struct mmu_vcpu *vcpu, const struct mmu_regs *regs)
 			mmu_set_pkru(vcpu, regs->pkru);
 		return;
 	}
-	pthread_mutex_lock(&vm->lock);
+	mmu_lock(vm);
 	if (regs->maxphyaddr != vm->maxphyaddr || regs->gbpages != vm->gbpages)
 		width_set(vm, regs);
 	vcpu->regs = *regs;
@@ -204,5 +209,5 @@ void mmu_set_regs(struct mmu_vcpu *vcpu, const struct mmu_regs *regs)
 		root_switch(vcpu, ROOT_SYNC);
 		STAT(vcpu, mmu_reset);
 	}
-	pthread_mutex_unlock(&vm->lock);
+	mmu_unlock(vm);
 }

@@ -218,10 +218,14 @@ bool mmu_needs_load(struct mmu_vcpu *vcpu)
 	return __atomic_load_n(&vcpu->need_load, __ATOMIC_SEQ_CST);
 }
 
-/* SDM volume 3, "Extended-Page-Table Pointer": write-back, four levels, A and D bits in use. */
-static uint64_t eptp_of(hpa_t root)
+/*
+ * SDM volume 3, "Extended-Page-Table Pointer": write-back, the length of the walk less one. A and D
+ * bits are in use only where they are wanted: with them every read of a guest table counts as a
+ * write.
+ */
+static uint64_t eptp_of(const struct mmu_root *root)
 {
-	return root | 6 | 3 << 3 | BIT(6);
+	return root->hpa | 6 | (root->level - 1ull) << 3 | (root->pml ? BIT(6) : 0);
 }
 
 int mmu_load(struct mmu_vcpu *vcpu, struct mmu_root *ret)
@@ -232,7 +236,7 @@ int mmu_load(struct mmu_vcpu *vcpu, struct mmu_root *ret)
 
 	if (!vcpu->have_regs)
 		return -EINVAL;
-	pthread_mutex_lock(&vm->lock);
+	mmu_lock(vm);
 	if (!root_matches(vcpu->vm, c, &c->root)) {
 		root_release(vm, &c->root);
 		batch_commit(vm);
@@ -242,13 +246,16 @@ int mmu_load(struct mmu_vcpu *vcpu, struct mmu_root *ret)
 		__atomic_store_n(&vcpu->need_load, false, __ATOMIC_SEQ_CST);
 		ret->format = c->root_role.format;
 		ret->hpa = sp_hpa(vm, c->root.sp);
-		ret->tag = ret->format == MMU_FORMAT_EPT ? eptp_of(ret->hpa) : ret->hpa;
 		ret->level = c->root.frame ? 4 : c->root_role.level;
+		ret->pml = vm->pml && ret->format == MMU_FORMAT_EPT && !c->root_role.guest_mode;
+		ret->tag = ret->format == MMU_FORMAT_EPT ? eptp_of(ret) : ret->hpa;
 	}
-	if (!r && unlikely(vcpu->ring) && dirty_ring_is_full(vcpu))
+	if (!r && unlikely(vcpu->ring) && dirty_ring_is_full(vcpu)) {
+		__atomic_store_n(&vcpu->need_load, true, __ATOMIC_SEQ_CST);
 		r = MMU_RING_FULL;
+	}
 	batch_commit(vm);
-	pthread_mutex_unlock(&vm->lock);
+	mmu_unlock(vm);
 	return r;
 }
 
@@ -256,12 +263,12 @@ void mmu_unload(struct mmu_vcpu *vcpu)
 {
 	struct mmu_vm *vm = vcpu->vm;
 
-	pthread_mutex_lock(&vm->lock);
+	mmu_lock(vm);
 	__atomic_store_n(&vcpu->need_load, true, __ATOMIC_SEQ_CST);
 	roots_drop(vcpu, &vcpu->root_mmu, false);
 	roots_drop(vcpu, &vcpu->guest_mmu, false);
 	batch_commit(vm);
-	pthread_mutex_unlock(&vm->lock);
+	mmu_unlock(vm);
 }
 
 /* ---- control registers and flushes ---- */
@@ -277,13 +284,16 @@ void mmu_new_cr3(struct mmu_vcpu *vcpu, uint64_t cr3, const uint64_t pdptr[4])
 	vcpu->regs.cr3 = cr3;
 	if (pdptr)
 		memcpy(vcpu->regs.pdptr, pdptr, sizeof(vcpu->regs.pdptr));
-	pthread_mutex_lock(&vm->lock);
+	mmu_lock(vm);
 	c->cr3 = cr3;
 	memcpy(c->pdptr, vcpu->regs.pdptr, sizeof(c->pdptr));
 	/* Otherwise it is only what the emulation's walks begin with. */
-	if (!c->root_role.direct && c == vcpu->mmu)
+	if (!c->root_role.direct && c == vcpu->mmu) {
+		if (sync == ROOT_SYNC)
+			STAT(vcpu, tlb_flush);
 		root_switch(vcpu, sync);
-	pthread_mutex_unlock(&vm->lock);
+	}
+	mmu_unlock(vm);
 }
 
 int mmu_read_pdptrs(struct mmu_vcpu *vcpu, const struct mmu_regs *regs, uint64_t cr3,
@@ -312,13 +322,13 @@ void mmu_invlpg(struct mmu_vcpu *vcpu, gva_t gva)
 	STAT(vcpu, invlpg);
 	if (c->root_role.direct)
 		return;
-	pthread_mutex_lock(&vm->lock);
+	mmu_lock(vm);
 	roots_flushed(c); /* globals, whatever the PCID */
 	sp = shadow_lookup(vm, c, gva, &i);
 	if (sp && sp->unsync)
 		sync_entry(vm, sp, i);
 	batch_commit(vm);
-	pthread_mutex_unlock(&vm->lock);
+	mmu_unlock(vm);
 }
 
 void mmu_flush_guest_tlb(struct mmu_vcpu *vcpu)
@@ -328,24 +338,24 @@ void mmu_flush_guest_tlb(struct mmu_vcpu *vcpu)
 	STAT(vcpu, tlb_flush);
 	if (vcpu->mmu->root_role.direct)
 		return;
-	pthread_mutex_lock(&vm->lock);
+	mmu_lock(vm);
 	roots_flushed(vcpu->mmu);
 	sync_root(vm, &vcpu->mmu->root);
-	pthread_mutex_unlock(&vm->lock);
+	mmu_unlock(vm);
 }
 
 void mmu_invpcid(struct mmu_vcpu *vcpu, enum mmu_invpcid type, uint32_t pcid, gva_t gva)
 {
 	struct mmu_context *c = vcpu->walk_mmu;
-	bool current = (c->cr3 & ~PAGE_MASK) == pcid;
+	bool current = (c->cr3 & c->pcid_mask) == pcid;
 
 	if (type == MMU_INVPCID_ADDRESS && current) {
 		mmu_invlpg(vcpu, gva);
 	} else if (current || type == MMU_INVPCID_ALL || type == MMU_INVPCID_ALL_GLOBAL) {
 		mmu_flush_guest_tlb(vcpu);
 	} else {
-		pthread_mutex_lock(&vcpu->vm->lock);
+		mmu_lock(vcpu->vm);
 		roots_flushed(vcpu->mmu);
-		pthread_mutex_unlock(&vcpu->vm->lock);
+		mmu_unlock(vcpu->vm);
 	}
 }

@@ -98,7 +98,7 @@ unsigned slot_max_level(const struct mmu_vm *vm, const struct memslot *slot, gfn
 {
 	unsigned level = vm->max_page_level;
 
-	if (slot_is_logged(slot) || slot->missing)
+	if (slot_is_logged(slot) || slot->missing || vm->disable & MMU_NO_LARGE)
 		return 1;
 	for (; level > 1; level--) {
 		uint64_t pages = level_pages(level);
@@ -132,7 +132,7 @@ void slot_account_shadow(struct memslot *slot, gfn_t gfn, unsigned level, int n)
 
 static void slots_lock(struct mmu_vm *vm)
 {
-	pthread_mutex_lock(&vm->lock);
+	mmu_lock(vm);
 	pthread_rwlock_wrlock(&vm->slots_lock);
 }
 
@@ -140,7 +140,7 @@ static void slots_unlock(struct mmu_vm *vm)
 {
 	batch_commit(vm);
 	pthread_rwlock_unlock(&vm->slots_lock);
-	pthread_mutex_unlock(&vm->lock);
+	mmu_unlock(vm);
 }
 
 /* Memory came where none was: MMIO entries of before are void from now on. */
@@ -214,6 +214,8 @@ static void slot_zap(struct mmu_vm *vm, const struct memslot *slot)
 			sp_zap(vm, sp);
 			continue;
 		}
+		if (!sp_maps_slot(sp, slot))
+			continue;
 		for (unsigned i = 0; sp->present && i < PT_ENTRIES; i++) {
 			uint64_t spte = spte_read(&sp_table(vm, sp)[i]);
 
@@ -354,6 +356,8 @@ int slot_set_missing(struct mmu_vm *vm, uint32_t id, uint64_t *missing)
 		slot->missing = missing;
 		if (missing)
 			slot_zap(vm, slot);
+		/* Who waits for a page of the map of before looks again. */
+		vm->ops->kick(vm->priv, MMU_VCPUS_ALL);
 	} else {
 		r = -ENOENT;
 	}
@@ -466,6 +470,7 @@ struct piece {
 	hva_t hva;
 	bool tracked;
 	bool missing;
+	struct mmu_vcpu *by; /* whose instruction writes, or NULL */
 };
 
 static int copy_piece(struct mmu_vm *vm, gpa_t gpa, void *data, enum copy_kind kind,
@@ -498,7 +503,7 @@ static int copy_piece(struct mmu_vm *vm, gpa_t gpa, void *data, enum copy_kind k
 	}
 	guest_copy((void *)(uintptr_t)p->hva, data, p->len, p->hva);
 	for (gfn_t gfn = first; gfn <= last; gfn++)
-		dirty_mark(slot, gfn);
+		dirty_mark(p->by, slot, gfn);
 	p->tracked = slot_any_shadowed(slot, first, last);
 	return 0;
 }
@@ -516,7 +521,7 @@ static int slot_copy(struct mmu_vm *vm, struct mmu_vcpu *vcpu, gpa_t gpa, void *
 	if (gpa + len < gpa)
 		return -EFAULT;
 	while (len) {
-		struct piece p = {.len = len};
+		struct piece p = {.len = len, .by = vcpu};
 		int r;
 
 		pthread_rwlock_rdlock(&vm->slots_lock);
@@ -623,7 +628,8 @@ again:
 		if (!missing) {
 			done = size == 16 ? host_cmpxchg16(hva, expected, desired)
 					  : host_cmpxchg(hva, expected, *desired, size);
-			dirty_mark(slot, gfn); /* a locked access writes, also when it differed */
+			/* A locked access writes, also when it differed. */
+			dirty_mark(vcpu, slot, gfn);
 			tracked = done && slot_any_shadowed(slot, gfn, gfn);
 		}
 	}
@@ -723,7 +729,7 @@ void slot_unmap(struct mmu_vm *vm, struct slot_window *win, uint64_t written)
 		gfn_t last = (win->gpa + MIN(written, win->len) - 1) >> PAGE_SHIFT;
 
 		for (gfn_t gfn = first; gfn <= last; gfn++)
-			dirty_mark(slot, gfn);
+			dirty_mark(NULL, slot, gfn);
 		tracked = slot_any_shadowed(slot, first, last);
 	}
 	__atomic_fetch_sub(&slot->pins, 1, __ATOMIC_ACQ_REL);

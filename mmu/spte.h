@@ -52,15 +52,23 @@ _Static_assert((SPTE_MMU_WRITABLE & (SPTE_FRAME | SPTE_PK | SPTE_XD | BITS(10, 0
 _Static_assert(SPTE_W == EPT_W && SPTE_P == EPT_R,
 	       "write protection is the same bit in all formats");
 
+/* Acquire: what was written before the entry that leads to a table is seen behind it. */
 static inline uint64_t spte_read(const uint64_t *spte)
 {
-	return __atomic_load_n(spte, __ATOMIC_RELAXED);
+	return __atomic_load_n(spte, __ATOMIC_ACQUIRE);
 }
 
 /* Release: a table's contents are seen before the entry that leads to it. */
 static inline void spte_write(uint64_t *spte, uint64_t value)
 {
 	__atomic_store_n(spte, value, __ATOMIC_RELEASE);
+}
+
+/* False: it is no longer @old; the processor, or one who shares the lock, has changed it. */
+static inline bool spte_exchange(uint64_t *spte, uint64_t old, uint64_t value)
+{
+	return __atomic_compare_exchange_n(spte, &old, value, false, __ATOMIC_ACQ_REL,
+					   __ATOMIC_RELAXED);
 }
 
 static inline bool spte_is_mmio(uint64_t spte)

@@ -74,11 +74,13 @@ hva_t sp_gpte_hva(struct mmu_vm *vm, const struct shadow_page *sp, unsigned i)
 	return slot_hva(slot, sp->gfn) + at;
 }
 
-/* May the guest entry be in a TLB at all? */
+/* May the guest entry be in a TLB at all? Of EPT's not if it and those above grant nothing in
+ * common: an entry of ours would be none. */
 static bool gpte_usable(struct mmu_vm *vm, const struct shadow_page *sp, uint64_t gpte)
 {
 	return gpte_present(sp->role, gpte) && gpte_accessed(sp->role, gpte) &&
-	       !gpte_reserved(vm, sp->role, 1, gpte);
+	       !gpte_reserved(vm, sp->role, 1, gpte) &&
+	       (sp->role.mode != MODE_EPT || gpte_access(sp->role, gpte));
 }
 
 static gfn_t gpte_gfn(const struct shadow_page *sp, uint64_t gpte)
@@ -89,7 +91,7 @@ static gfn_t gpte_gfn(const struct shadow_page *sp, uint64_t gpte)
 void sync_entry(struct mmu_vm *vm, struct shadow_page *sp, unsigned i)
 {
 	uint64_t old = spte_read(&sp_table(vm, sp)[i]), gpte;
-	struct spte_want want = {.flags = SPTE_PREFETCH};
+	struct spte_want want = {.flags = SPTE_PREFETCH, .vcpu = vm->self};
 
 	if (!old)
 		return;
@@ -117,7 +119,7 @@ void sync_entries(struct mmu_vm *vm, struct shadow_page *sp)
 
 bool sync_prefetch(struct mmu_vm *vm, struct shadow_page *sp, unsigned i)
 {
-	struct spte_want want = {.flags = SPTE_PREFETCH};
+	struct spte_want want = {.flags = SPTE_PREFETCH, .vcpu = vm->self};
 	uint64_t gpte = gpte_load(sp->role, sp_gpte_hva(vm, sp, i));
 
 	if (!gpte_usable(vm, sp, gpte))

@@ -87,7 +87,7 @@ static void frame_written(struct mmu_vm *vm, struct mmu_vcpu *vcpu, gpa_t gpa, u
 
 void track_write(struct mmu_vm *vm, struct mmu_vcpu *vcpu, gpa_t gpa, uint64_t len)
 {
-	pthread_mutex_lock(&vm->lock);
+	mmu_lock(vm);
 	while (len) {
 		uint64_t n = MIN(len, PAGE_SIZE - (gpa & ~PAGE_MASK));
 		struct memslot *slot = slot_of(vm, gpa >> PAGE_SHIFT);
@@ -98,7 +98,7 @@ void track_write(struct mmu_vm *vm, struct mmu_vcpu *vcpu, gpa_t gpa, uint64_t l
 		len -= n;
 	}
 	batch_commit(vm);
-	pthread_mutex_unlock(&vm->lock);
+	mmu_unlock(vm);
 }
 
 static bool same_form(unsigned a, unsigned b)
@@ -149,9 +149,9 @@ bool mmu_is_tracked(struct mmu_vm *vm, gpa_t gpa)
 
 void mmu_unprotect(struct mmu_vm *vm, gfn_t gfn)
 {
-	pthread_mutex_lock(&vm->lock);
+	mmu_lock(vm);
 	if (slot_of(vm, gfn))
 		sp_unshadow(vm, gfn);
 	batch_commit(vm);
-	pthread_mutex_unlock(&vm->lock);
+	mmu_unlock(vm);
 }

@@ -121,7 +121,7 @@ static bool ept_misconfigured(uint64_t pte, bool leaf, bool exec_only)
 }
 
 /* Set A and D in a guest entry unless it changed since it was read. */
-static bool pte_update(struct mmu_vm *vm, struct walker *w, unsigned level, uint64_t want,
+static bool pte_update(struct mmu_vcpu *vcpu, struct walker *w, unsigned level, uint64_t want,
 		       unsigned size)
 {
 	void *p = (void *)(uintptr_t)w->pte_hva[level - 1];
@@ -142,8 +142,8 @@ static bool pte_update(struct mmu_vm *vm, struct walker *w, unsigned level, uint
 		return false;
 	w->ptes[level - 1] = want;
 	w->updated |= 1u << (level - 1);
-	dirty_mark(slot_of(vm, gfn), gfn);
-	vm->ops->notify_write(vm->priv, w->pte_hva[level - 1], size);
+	dirty_mark(vcpu, slot_of(vcpu->vm, gfn), gfn);
+	vcpu->vm->ops->notify_write(vcpu->vm->priv, w->pte_hva[level - 1], size);
 	return true;
 }
 
@@ -313,10 +313,10 @@ again:
 		r = nested_translate_final(vcpu, &w);
 	pthread_rwlock_unlock(&vm->slots_lock);
 	if (w.updated && __atomic_load_n(&vm->stats.mmu_pages, __ATOMIC_RELAXED)) {
-		pthread_mutex_lock(&vm->lock);
+		mmu_lock(vm);
 		track_walk(vm, c, &w);
 		batch_commit(vm);
-		pthread_mutex_unlock(&vm->lock);
+		mmu_unlock(vm);
 	}
 	if (unlikely(w.missing)) {
 		r = vm->ops->fetch_page

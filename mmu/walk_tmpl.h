@@ -40,8 +40,8 @@ retry:
 		gpa_t gpa;
 
 		w->level = (uint8_t)level;
-		if (!c->translate_gpa(vcpu, (pte & address_mask) + index * sizeof(WALK_PTE), w,
-				      &gpa))
+		w->pte_addr[level - 1] = (pte & address_mask) + index * sizeof(WALK_PTE);
+		if (!c->translate_gpa(vcpu, w->pte_addr[level - 1], w, &gpa))
 			return 0;
 		w->table_gfn[level - 1] = gpa >> PAGE_SHIFT;
 		w->table_access[level - 1] = access;
@@ -103,7 +103,9 @@ retry:
 
 			if (want == w->ptes[l - 1] || w->pte_readonly[l - 1])
 				continue;
-			if (!pte_update(vcpu->vm, w, l, want, sizeof(WALK_PTE)))
+			if (c == &vcpu->nested_mmu && !nested_may_update(vcpu, w, l))
+				return 0;
+			if (!pte_update(vcpu, w, l, want, sizeof(WALK_PTE)))
 				goto retry;
 		}
 		/* A clean page is mapped read-only, so that the first write is seen. */

@@ -19,6 +19,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "vm/vm.h"
+#include "vm/vm_api.h"
 
 #define FLUSH_MS 2000
 
@@ -137,21 +138,6 @@ static int do_start(void *data, struct api_error *err)
 	return vm_start(((struct app *)data)->vm, err);
 }
 
-static int do_pause(void *data, struct api_error *err)
-{
-	return vm_pause(((struct app *)data)->vm, err);
-}
-
-static int do_resume(void *data, struct api_error *err)
-{
-	return vm_resume(((struct app *)data)->vm, err);
-}
-
-static int do_reset(void *data, struct api_error *err)
-{
-	return vm_reset(((struct app *)data)->vm, err);
-}
-
 static int do_powerdown(void *data, struct api_error *err)
 {
 	return vm_powerdown(((struct app *)data)->vm, err);
@@ -174,11 +160,6 @@ static void do_query(void *data, struct vm_report *report)
 	vm_query(((struct app *)data)->vm, report);
 }
 
-static int do_stats(void *data, struct json_object *stats, struct api_error *err)
-{
-	return vm_stats(((struct app *)data)->vm, stats, err);
-}
-
 static int do_attach_console(void *data, int fd, struct api_error *err)
 {
 	struct app *app = data;
@@ -192,16 +173,19 @@ static int do_attach_console(void *data, int fd, struct api_error *err)
 	return 0;
 }
 
+static void *machine_of(void *data)
+{
+	return ((struct app *)data)->vm;
+}
+
 static const struct vm_control_ops control_ops = {
 	.start = do_start,
-	.pause = do_pause,
-	.resume = do_resume,
-	.reset = do_reset,
 	.powerdown = do_powerdown,
 	.end = do_end,
 	.query = do_query,
-	.stats = do_stats,
 	.attach_console = do_attach_console,
+	.machine = &vm_machine_ops,
+	.machine_data = machine_of,
 };
 
 static size_t on_input(void *data, const void *bytes, size_t len)

@@ -45,6 +45,11 @@ static struct json_object *vcpu_stats_json(struct vm *vm, struct vcpu *v,
 	add_u64(o, "emulated", st.emulated);
 	add_u64(o, "irq_injections", st.irqs);
 	add_u64(o, "halt_exits", st.halts);
+	add_u64(o, "tlb_flush_asked", st.tlb_flush_asked);
+	add_u64(o, "tlb_flush_ipis", st.tlb_flush_ipis);
+	add_u64(o, "pml_entries", st.pml_entries);
+	add_u64(o, "pml_full", st.pml_full);
+	add_u64(o, "waits", st.waits);
 	add_u64(o, "tlb_misses", st.cpu.tlb_misses);
 	add_u64(o, "tlb_flushes", st.cpu.tlb_flushes);
 	add_u64(o, "walks", st.cpu.walks);
@@ -144,7 +149,7 @@ int vm_stats_add(struct vm *vm, struct json_object *stats)
 	struct engine_vcpu_stats sum = {0};
 	uint64_t insns = 0, total = 0, ran = vm->ran_ns;
 
-	if (vm->state == VM_RUNNING || vm->state == VM_STOPPING)
+	if (vm_runs(vm))
 		ran += clock_host_ns(NULL) - vm->started_ns;
 	for (unsigned k = 0; k < vm->cpus; k++) {
 		json_object_array_add(vcpus, vcpu_stats_json(vm, &vm->vcpus[k], &sum));

@@ -9,7 +9,8 @@
  * arms an earlier one amid a turn ends it there and then (turns_rearm), which is at an exact
  * instruction too, because it happens in an access of the guest's. When every vCPU sleeps, time
  * jumps to the deadline. Whatever comes from outside (console input, the power button) makes a run
- * its own.
+ * its own; but not who only stops the machine for a while, to look at it or to change what the
+ * guest cannot see: the turn goes on afterwards where it was.
  */
 #define TURN_NS 20000ull
 
@@ -25,8 +26,12 @@ static void turns_rearm(void *opaque, uint64_t deadline)
 	struct vm *vm = opaque;
 	struct vcpu *v = __atomic_load_n(&vm->turn, __ATOMIC_SEQ_CST);
 
-	if (v && deadline != CLOCK_NEVER)
-		vm->engine->vcpu_kick(v->engine);
+	if (!v || deadline == CLOCK_NEVER ||
+	    clock_source_ns(&vm->clock, deadline) >=
+		    __atomic_load_n(&vm->turn_end_ns, __ATOMIC_SEQ_CST))
+		return;
+	__atomic_store_n(&vm->turn_cut, true, __ATOMIC_SEQ_CST);
+	vm->engine->vcpu_kick(v->engine);
 }
 
 const struct clock_ops turns_clock_ops = {
@@ -51,6 +56,25 @@ static uint64_t source_deadline(struct vm *vm)
 	return clock_source_ns(&vm->clock, clock_next_deadline(&vm->clock));
 }
 
+/* The turn's instructions, in one go or with the machine stopped in between. */
+static enum engine_exit run_turn(struct vm *vm, struct vcpu *v, uint64_t budget)
+{
+	uint64_t end = vm->turn_start_icount + budget;
+	enum engine_exit exit;
+
+	for (;;) {
+		exit = vm->engine->vcpu_run(v->engine, end - vm->engine->vcpu_icount(v->engine));
+		turns_sync(vm);
+		if (exit == ENGINE_EXIT_DEBUG)
+			vcpu_debug_stop(v);
+		else if (exit != ENGINE_EXIT_KICK)
+			return exit;
+		if (__atomic_load_n(&vm->turn_cut, __ATOMIC_SEQ_CST) || vm_stop_requested(vm) ||
+		    !vcpu_obey(&vm->vcpus[0]) || v->frozen)
+			return exit;
+	}
+}
+
 /* Returns false when the vCPU could not go on. */
 static bool take_turn(struct vm *vm, struct vcpu *v)
 {
@@ -64,9 +88,10 @@ static bool take_turn(struct vm *vm, struct vcpu *v)
 		return true;
 	budget = MIN(budget, deadline - vm->virt_ns);
 	vm->engine->vcpu_set_tsc(v->engine, clock_tsc(&vm->clock));
+	__atomic_store_n(&vm->turn_cut, false, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&vm->turn_end_ns, vm->virt_ns + budget, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&vm->turn, v, __ATOMIC_SEQ_CST);
-	exit = vm->engine->vcpu_run(v->engine, budget);
-	turns_sync(vm);
+	exit = run_turn(vm, v, budget);
 	__atomic_store_n(&vm->turn, NULL, __ATOMIC_SEQ_CST);
 	if (exit == ENGINE_EXIT_SHUTDOWN)
 		vm_request_end(vm, VM_REASON_CRASH, 0, v->index, "triple fault on vCPU %u",
@@ -103,6 +128,8 @@ static bool any_can_wake(struct vm *vm)
 		struct cpu_state s;
 
 		vm->engine->vcpu_get_state(vm->vcpus[k].engine, &s);
+		if (vm->vcpus[k].frozen)
+			return true;
 		if (s.activity == CPU_HALTED && (s.rflags & X86_FLAG_IF))
 			return true;
 	}
@@ -124,7 +151,7 @@ static void *turns_thread(void *arg)
 		for (unsigned k = 0; k < vm->cpus; k++) {
 			struct vcpu *v = &vm->vcpus[k];
 
-			if (!vm->engine->vcpu_runnable(v->engine))
+			if (v->frozen || !vm->engine->vcpu_runnable(v->engine))
 				continue;
 			ran = true;
 			if (!take_turn(vm, v) || vm_stop_requested(vm))

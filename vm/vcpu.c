@@ -60,10 +60,11 @@ bool vm_all_stuck(struct vm *vm)
 
 bool vcpu_obey(struct vcpu *v)
 {
+	bool own = !v->vm->counts; /* else v stands for all, and turns.c leaves out the frozen */
 	bool go_on;
 
 	pthread_mutex_lock(&v->lock);
-	while (v->wish == VCPU_HOLD) {
+	while (v->wish == VCPU_HOLD || (v->wish == VCPU_RUN && v->frozen && own)) {
 		v->held = true;
 		pthread_cond_broadcast(&v->cond);
 		pthread_cond_wait(&v->cond, &v->lock);
@@ -80,6 +81,15 @@ void vcpu_await_wish(struct vcpu *v)
 	while (v->wish == VCPU_RUN)
 		pthread_cond_wait(&v->cond, &v->lock);
 	pthread_mutex_unlock(&v->lock);
+}
+
+void vcpu_debug_stop(struct vcpu *v)
+{
+	v->vm->engine->vcpu_debug_hit(v->engine, &v->hit);
+	__atomic_store_n(&v->has_hit, true, __ATOMIC_SEQ_CST);
+	vm_request_debug(v->vm);
+	/* With one thread for all, the first vCPU's wish stands for all. */
+	vcpu_await_wish(v->vm->counts ? &v->vm->vcpus[0] : v);
 }
 
 static void vcpu_ended(struct vcpu *v, enum engine_exit exit)
@@ -111,6 +121,8 @@ static void *vcpu_thread(void *arg)
 			vcpu_ended(v, exit);
 		else if (exit == ENGINE_EXIT_HALT && !vm_stop_requested(v->vm))
 			vcpu_sleep(v);
+		else if (exit == ENGINE_EXIT_DEBUG)
+			vcpu_debug_stop(v);
 	}
 	return NULL;
 }
@@ -130,6 +142,7 @@ int vcpus_create(struct vm *vm)
 	vm->vcpus = calloc(vm->cpus, sizeof(*vm->vcpus));
 	if (!vm->vcpus)
 		return -ENOMEM;
+	vm->holds = 1;
 	for (unsigned k = 0; k < vm->cpus; k++) {
 		struct vcpu *v = &vm->vcpus[k];
 
@@ -168,6 +181,8 @@ int vcpus_start(struct vm *vm)
 
 void vcpus_hold(struct vm *vm)
 {
+	if (vm->holds++)
+		return;
 	for (unsigned k = 0; k < vm->cpus; k++)
 		set_wish(&vm->vcpus[k], VCPU_HOLD);
 	/* With one thread for all, the first vCPU is the one that holds. */
@@ -183,6 +198,8 @@ void vcpus_hold(struct vm *vm)
 
 void vcpus_release(struct vm *vm)
 {
+	if (--vm->holds)
+		return;
 	for (unsigned k = 0; k < vm->cpus; k++) {
 		__atomic_store_n(&vm->vcpus[k].notified, true, __ATOMIC_SEQ_CST);
 		set_wish(&vm->vcpus[k], VCPU_RUN);

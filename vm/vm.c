@@ -83,6 +83,12 @@ void vm_request_reset(struct vm *vm)
 	stop_guest(vm);
 }
 
+void vm_request_debug(struct vm *vm)
+{
+	__atomic_store_n(&vm->debug_hit, true, __ATOMIC_SEQ_CST);
+	wake_loop(vm);
+}
+
 static void machine_poweroff(void *opaque)
 {
 	vm_request_end(opaque, VM_REASON_POWEROFF, 0, 0, "the guest powered off");
@@ -206,7 +212,6 @@ static int engine_create(struct vm *vm, uint64_t tsc_hz, struct api_error *err)
 {
 	struct engine_config config = {
 		.vcpus = vm->cpus,
-		.policy = vm->def->mmu == MACHINE_MMU_SHADOW ? MMU_POLICY_SHADOW : MMU_POLICY_TDP,
 		.clock = vm->counts ? ENGINE_CLOCK_INSTRUCTIONS : ENGINE_CLOCK_HOST,
 		.ram_bytes = vm->ram_size,
 		.rand_seed = vm->counts ? 0x756d627261ull : 0,
@@ -225,6 +230,9 @@ static int engine_create(struct vm *vm, uint64_t tsc_hz, struct api_error *err)
 	if (vm->def->cpu && engine_cpu_model_mask(&vm->model, vm->def->cpu, &bad))
 		return api_error_field(err, "cpu", "unknown processor feature \"%.*s\"",
 				       (int)MIN(strcspn(bad, ","), (size_t)64), bad);
+	ret = vm_mmu_options(vm->def, &config, err);
+	if (ret)
+		return ret;
 	ret = vm->engine->create(&config, &vm->engine_vm);
 	if (!ret) {
 		vm->mmu = vm->engine->mmu(vm->engine_vm);
@@ -365,11 +373,14 @@ void vm_destroy(struct vm *vm)
 {
 	if (!vm)
 		return;
+	vm_gdb_destroy(vm->gdb);
+	vm_dirty_destroy(vm->dirty);
 	vcpus_destroy(vm);
 	free_event(vm->timer);
 	free_event(vm->wake);
 	free_event(vm->timeout);
 	board_destroy(vm->board);
+	vm_trace_destroy(vm);
 	if (vm->engine)
 		vm->engine->destroy(vm->engine_vm);
 	if (vm->clock_ready)
@@ -416,18 +427,38 @@ static void halt(struct vm *vm)
 	vm->ran_ns += host_ns() - vm->started_ns;
 }
 
+bool vm_runs(const struct vm *vm)
+{
+	return (vm->state == VM_RUNNING || vm->state == VM_STOPPING) && !vm->debug_stopped;
+}
+
+void vm_debug_hold(struct vm *vm)
+{
+	if (vm_runs(vm))
+		halt(vm);
+	vm->debug_stopped = true;
+}
+
+void vm_debug_release(struct vm *vm)
+{
+	vm->debug_stopped = false;
+	if (vm_runs(vm))
+		go(vm);
+}
+
 /* All that must be known of a machine that has ended is gathered here, once. */
 static void end(struct vm *vm)
 {
 	if (vm->state == VM_ENDED)
 		return;
 	evtimer_del(vm->timeout);
-	if (vm->state == VM_RUNNING || vm->state == VM_STOPPING)
+	if (vm_runs(vm))
 		halt(vm);
 	board_flush(vm->board);
 	if (vm->reason == VM_REASON_CRASH || vm->reason == VM_REASON_HALTED ||
 	    vm->reason == VM_REASON_ENGINE || vm->reason == VM_REASON_TIMEOUT)
 		vm->detail = vm_crash_detail(vm, vm->end_vcpu);
+	vm_gdb_ended(vm);
 	set_state(vm, VM_ENDED);
 }
 
@@ -440,8 +471,10 @@ static int restart(struct vm *vm, struct api_error *err)
 	__atomic_store_n(&vm->reset_requested, false, __ATOMIC_SEQ_CST);
 	pthread_mutex_unlock(&vm->end_lock);
 	board_reset(vm->board);
-	for (unsigned k = 0; k < vm->cpus; k++)
+	for (unsigned k = 0; k < vm->cpus; k++) {
 		vm->engine->vcpu_reset(vm->vcpus[k].engine);
+		vm->vcpus[k].has_hit = false;
+	}
 	ret = vm_load(vm, err);
 	if (ret)
 		vm_request_end(vm, VM_REASON_BAD_IMAGE, 0, 0, "%s", err->text);
@@ -465,6 +498,8 @@ static void on_wake(evutil_socket_t fd, short what, void *data)
 		end(vm);
 	else if (reset && vm->state != VM_CREATED)
 		vm_reset(vm, &err);
+	if (__atomic_exchange_n(&vm->debug_hit, false, __ATOMIC_SEQ_CST) && !ended)
+		vm_gdb_hit(vm);
 }
 
 static void on_timeout(evutil_socket_t fd, short what, void *data)
@@ -508,7 +543,8 @@ int vm_pause(struct vm *vm, struct api_error *err)
 {
 	if (vm->state != VM_RUNNING && vm->state != VM_STOPPING)
 		return wrong_state(vm, err, "paused");
-	halt(vm);
+	if (vm_runs(vm))
+		halt(vm);
 	set_state(vm, VM_PAUSED);
 	return 0;
 }
@@ -517,7 +553,8 @@ int vm_resume(struct vm *vm, struct api_error *err)
 {
 	if (vm->state != VM_PAUSED)
 		return wrong_state(vm, err, "resumed");
-	go(vm);
+	if (!vm->debug_stopped)
+		go(vm);
 	set_state(vm, VM_RUNNING);
 	return 0;
 }
@@ -525,17 +562,18 @@ int vm_resume(struct vm *vm, struct api_error *err)
 int vm_reset(struct vm *vm, struct api_error *err)
 {
 	bool running = vm->state == VM_RUNNING || vm->state == VM_STOPPING;
+	bool ran = vm_runs(vm);
 	int ret;
 
 	if (!running && vm->state != VM_PAUSED)
 		return wrong_state(vm, err, "reset");
-	if (running)
+	if (ran)
 		halt(vm);
 	ret = restart(vm, err);
-	if (!ret && running) {
+	if (!ret && ran)
 		go(vm);
+	if (!ret && running)
 		set_state(vm, VM_RUNNING);
-	}
 	return ret;
 }
 
@@ -579,8 +617,7 @@ int vm_stats(struct vm *vm, struct json_object *stats, struct api_error *err)
 	bool running = vm->state == VM_RUNNING || vm->state == VM_STOPPING;
 	int ret;
 
-	/* The counters are the vCPU threads' own. With clock "instructions" this cuts a turn short.
-	 */
+	/* The counters are the vCPU threads' own. */
 	if (running)
 		vcpus_hold(vm);
 	ret = vm_stats_add(vm, stats);

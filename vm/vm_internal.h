@@ -29,6 +29,11 @@ struct vcpu {
 	bool sleeping;	     /* atomic: waits on cond */
 	bool stuck; /* atomic: nothing of its own can wake it (HLT with IF clear, or waits for SIPI)
 		     */
+
+	/* A debugger's; changed while the vCPUs are held only, but for has_hit. */
+	bool frozen;  /* it stays held when the others are let go */
+	bool has_hit; /* atomic: it has left with ENGINE_EXIT_DEBUG, untold: */
+	struct engine_debug_hit hit;
 };
 
 struct vm {
@@ -53,6 +58,7 @@ struct vm {
 	bool clock_ready;
 	unsigned cpus;
 	struct vcpu *vcpus;
+	unsigned holds; /* vcpus_hold() without its vcpus_release(); they begin held once */
 
 	/* With clock "instructions": the turn-taking thread's. */
 	bool counts;
@@ -61,12 +67,25 @@ struct vm {
 	uint64_t virt_ns;  /* atomic: the machine's time, also amid a turn */
 	struct vcpu *turn; /* whose turn it is */
 	uint64_t turn_start_ns, turn_start_icount;
+	uint64_t turn_end_ns; /* atomic */
+	bool turn_cut;	      /* atomic: an earlier deadline ends the turn here */
+
+	struct vm_trace *trace; /* trace.c; NULL until somebody traces */
 
 	struct event *timer; /* clock "host": the earliest device deadline */
 	int timer_fd;
 	struct event *wake; /* an end or reset was requested */
 	int wake_fd;
 	struct event *timeout;
+
+	/*
+	 * A debugger's hold is apart from @state, which is the operator's: the vCPUs run when both
+	 * let them (vm_runs()).
+	 */
+	struct vm_gdb *gdb;
+	struct vm_dirty *dirty; /* clients over the API; NULL before the first */
+	bool debug_stopped;
+	bool debug_hit; /* atomic: some vCPU's has_hit was set, for the loop to see */
 
 	enum vm_state state;
 	uint64_t started_ns, ran_ns; /* host time */
@@ -85,7 +104,8 @@ struct vm {
 int vcpus_create(struct vm *vm);
 void vcpus_destroy(struct vm *vm);
 int vcpus_start(struct vm *vm);
-/* Wait until none is running, or let them go on. The loop's thread. */
+/* Wait until none is running, or let them go on. They nest: who stops the machine for a moment lets
+ * it go on only when nobody else has stopped it. The loop's thread. */
 void vcpus_hold(struct vm *vm);
 void vcpus_release(struct vm *vm);
 void vcpu_notify(struct vcpu *v);
@@ -93,6 +113,8 @@ void vcpu_notify(struct vcpu *v);
 bool vcpu_obey(struct vcpu *v);
 /* On the vCPU's thread: until it is asked for something else than running. */
 void vcpu_await_wish(struct vcpu *v);
+/* On the vCPU's thread, after ENGINE_EXIT_DEBUG: tell the debugger and wait to be held. */
+void vcpu_debug_stop(struct vcpu *v);
 extern const struct engine_host vm_engine_host;
 extern const struct lapic_ops vm_lapic_ops;
 
@@ -107,9 +129,35 @@ extern const struct clock_ops turns_clock_ops;
 void vm_request_end(struct vm *vm, enum vm_reason reason, int code, unsigned vcpu, const char *fmt,
 		    ...) __attribute__((format(printf, 5, 6)));
 void vm_request_reset(struct vm *vm);
+/* The loop is to call vm_gdb_hit(). */
+void vm_request_debug(struct vm *vm);
 /* An end or a reset was requested: no instruction of the guest's is to follow. */
 bool vm_stop_requested(struct vm *vm);
 bool vm_all_stuck(struct vm *vm);
+
+/* mmu_options.c: policy, format, bounds and mechanisms of @def into @config. 0, or -EINVAL. */
+int vm_mmu_options(const struct machine_def *def, struct engine_config *config,
+		   struct api_error *err);
+
+/* vm.c; the loop's thread: are the vCPUs let run, by the operator and by a debugger? */
+bool vm_runs(const struct vm *vm);
+/* A debugger's hold, clock included. */
+void vm_debug_hold(struct vm *vm);
+void vm_debug_release(struct vm *vm);
+
+/* gdb.c; the loop's thread */
+/* vm->debug_hit was set. */
+void vm_gdb_hit(struct vm *vm);
+/* The machine has ended: tell the debugger and close. */
+void vm_gdb_ended(struct vm *vm);
+/* NULL-safe. The vCPUs stay as they are. */
+void vm_gdb_destroy(struct vm_gdb *gdb);
+
+/* dirty_api.c: end the clients' logs. NULL-safe; the loop's thread. */
+void vm_dirty_destroy(struct vm_dirty *d);
+
+/* trace.c */
+void vm_trace_destroy(struct vm *vm);
 
 /* load.c */
 int vm_load(struct vm *vm, struct api_error *err);

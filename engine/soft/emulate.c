@@ -5,23 +5,6 @@
 #include <errno.h>
 #include <string.h>
 
-static uint32_t mmu_access(const struct engine_vcpu *v, unsigned access)
-{
-	uint32_t a = 0;
-
-	if (access & CPU_ACCESS_WRITE)
-		a |= MMU_ACC_WRITE;
-	if (access & CPU_ACCESS_FETCH)
-		a |= MMU_ACC_FETCH;
-	if (access & CPU_ACCESS_IMPLICIT)
-		a |= MMU_ACC_IMPLICIT;
-	else if (access & CPU_ACCESS_USER)
-		a |= MMU_ACC_USER;
-	else if (cpu_state(v->cpu)->rflags & X86_FLAG_AC)
-		a |= MMU_ACC_AC;
-	return a;
-}
-
 static enum cpu_mem_result translate(struct engine_vcpu *v, gva_t gva, unsigned access, gpa_t *gpa,
 				     struct cpu_fault *fault)
 {
@@ -33,7 +16,7 @@ static enum cpu_mem_result translate(struct engine_vcpu *v, gva_t gva, unsigned 
 		v->mmu_cr3 = cpu_state(v->cpu)->cr3;
 		soft_new_cr3(v);
 	}
-	ret = mmu_gva_to_gpa(v->mmu, gva, mmu_access(v, access), &walk);
+	ret = mmu_gva_to_gpa(v->mmu, gva, soft_mmu_access(v, access), &walk);
 	if (ret < 0) {
 		soft_fail(v, "translating %#llx: %s", (unsigned long long)gva, strerror(-ret));
 		return CPU_MEM_STOP;
@@ -84,15 +67,20 @@ static enum cpu_mem_result mem_write(void *ctx, gva_t gva, const void *data, uns
 {
 	struct engine_vcpu *v = ctx;
 	uint8_t copy[64];
+	bool tracked;
 	gpa_t gpa;
 	enum cpu_mem_result ret = translate(v, gva, access | CPU_ACCESS_WRITE, &gpa, fault);
 
 	if (ret != CPU_MEM_OK)
 		return ret;
+	tracked = mmu_is_tracked(v->vm->mmu, gpa);
 	if (mmu_guest_write(v->mmu, gpa, data, len) < 0 && len <= sizeof(copy)) {
 		memcpy(copy, data, len);
 		mmio(v, gpa, true, copy, len);
 	}
+	/* Not a table any more: the page that a kernel clears for its next use is given back. */
+	if (tracked && !mmu_is_tracked(v->vm->mmu, gpa))
+		cpu_emulate_enough(v->cpu);
 	return CPU_MEM_OK;
 }
 

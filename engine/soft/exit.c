@@ -2,7 +2,6 @@
 /* What to do after an exit: one handler a reason, from a table. */
 #include "engine/soft/soft_internal.h"
 
-#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -20,10 +19,11 @@ enum soft_next soft_fail(struct engine_vcpu *v, const char *fmt, ...)
 /* ---- what the processor and the MMU must know of each other -------------------------------------
  */
 
-void soft_sync_mmu(struct engine_vcpu *v)
+void soft_mmu_regs(struct engine_vcpu *v, struct mmu_regs *ret_regs)
 {
 	const struct cpu_state *s = cpu_state(v->cpu);
-	struct mmu_regs regs = {
+
+	*ret_regs = (struct mmu_regs){
 		.cr0 = s->cr0,
 		.cr3 = s->cr3 & ~X86_CR3_NOFLUSH,
 		.cr4 = s->cr4,
@@ -32,9 +32,32 @@ void soft_sync_mmu(struct engine_vcpu *v)
 		.maxphyaddr = v->vm->config.model->maxphyaddr,
 		.gbpages = true,
 	};
+	memcpy(ret_regs->pdptr, s->pdptr, sizeof(ret_regs->pdptr));
+}
 
-	memcpy(regs.pdptr, s->pdptr, sizeof(regs.pdptr));
+void soft_sync_mmu(struct engine_vcpu *v)
+{
+	struct mmu_regs regs;
+
+	soft_mmu_regs(v, &regs);
 	mmu_set_regs(v->mmu, &regs);
+}
+
+uint32_t soft_mmu_access(const struct engine_vcpu *v, unsigned access)
+{
+	uint32_t a = 0;
+
+	if (access & CPU_ACCESS_WRITE)
+		a |= MMU_ACC_WRITE;
+	if (access & CPU_ACCESS_FETCH)
+		a |= MMU_ACC_FETCH;
+	if (access & CPU_ACCESS_IMPLICIT)
+		a |= MMU_ACC_IMPLICIT;
+	else if (access & CPU_ACCESS_USER)
+		a |= MMU_ACC_USER;
+	else if (cpu_state(v->cpu)->rflags & X86_FLAG_AC)
+		a |= MMU_ACC_AC;
+	return a;
 }
 
 /*
@@ -45,6 +68,8 @@ void soft_sync_mmu(struct engine_vcpu *v)
 #define SHADOW_CR4                                                                                 \
 	(X86_CR4_PSE | X86_CR4_PAE | X86_CR4_PGE | X86_CR4_LA57 | X86_CR4_PCIDE | X86_CR4_SMEP |   \
 	 X86_CR4_SMAP | X86_CR4_PKE)
+
+#define EPTP_AD BIT(6) /* accessed and dirty flags are in use */
 
 void soft_set_controls(struct engine_vcpu *v)
 {
@@ -61,6 +86,9 @@ void soft_set_controls(struct engine_vcpu *v)
 	/* Writes that move the TSC: the local APIC's deadline goes with it. */
 	v->msr_bitmap[2048 + X86_MSR_TSC / 8] |= 1u << X86_MSR_TSC % 8;
 	v->msr_bitmap[2048 + X86_MSR_TSC_ADJUST / 8] |= 1u << X86_MSR_TSC_ADJUST % 8;
+	if (ctl->paging == CPU_PAGING_TDP && ctl->tdp_format == CPU_TDP_EPT && v->root_valid &&
+	    v->root.tag & EPTP_AD)
+		ctl->exits |= CPU_CTL_TDP_AD | (v->root.pml ? CPU_CTL_PML : 0);
 	if (ctl->paging == CPU_PAGING_SHADOW) {
 		uint32_t efer = X86_MSR_EFER & 0x1fff;
 
@@ -139,10 +167,7 @@ static enum soft_next mmu_result(struct engine_vcpu *v, const struct mmu_fault *
 	switch (ret) {
 	case MMU_RETRY: return retry(v, f);
 	case MMU_WAIT:
-	case MMU_RING_FULL:
-		/* Another thread's turn; requests are looked at before the vCPU asks again. */
-		sched_yield();
-		return SOFT_RESUME;
+	case MMU_RING_FULL: return SOFT_WAIT;
 	case MMU_EMULATE:
 	case MMU_MMIO: return soft_emulate(v);
 	case MMU_INJECT:
@@ -160,22 +185,14 @@ static enum soft_next mmu_result(struct engine_vcpu *v, const struct mmu_fault *
 			 (unsigned long long)f->addr, ret);
 }
 
-static uint32_t access_of_error(const struct engine_vcpu *v, const struct cpu_exit *e)
+static unsigned access_of_error(const struct cpu_exit *e)
 {
 	uint32_t error = e->exception.error;
-	uint32_t access = 0;
 
-	if (error & X86_PF_W)
-		access |= MMU_ACC_WRITE;
-	if (error & X86_PF_I)
-		access |= MMU_ACC_FETCH;
-	if (error & X86_PF_U)
-		access |= MMU_ACC_USER;
-	else if (e->exception.implicit)
-		access |= MMU_ACC_IMPLICIT;
-	else if (cpu_state(v->cpu)->rflags & X86_FLAG_AC)
-		access |= MMU_ACC_AC;
-	return access;
+	return (error & X86_PF_W ? CPU_ACCESS_WRITE : 0) |
+	       (error & X86_PF_I ? CPU_ACCESS_FETCH : 0) |
+	       (error & X86_PF_U ? CPU_ACCESS_USER : 0) |
+	       (e->exception.implicit ? CPU_ACCESS_IMPLICIT : 0);
 }
 
 static enum soft_next exit_exception(struct engine_vcpu *v, const struct cpu_exit *e)
@@ -184,7 +201,7 @@ static enum soft_next exit_exception(struct engine_vcpu *v, const struct cpu_exi
 	struct mmu_fault f = {
 		.addr = e->exception.payload,
 		.gva = e->exception.payload,
-		.access = access_of_error(v, e),
+		.access = soft_mmu_access(v, access_of_error(e)),
 		.flags = MMU_PF_GVA_VALID | (error & X86_PF_P ? MMU_PF_PRESENT : 0) |
 			 (error & X86_PF_RSVD ? MMU_PF_RSVD : 0),
 	};
@@ -216,7 +233,12 @@ static enum soft_next exit_tdp(struct engine_vcpu *v, const struct cpu_exit *e)
 		flags |= MMU_PF_RSVD;
 
 	struct mmu_fault f = {
-		.addr = e->mem.gpa, .gva = e->mem.gva, .access = access, .flags = flags};
+		.addr = e->mem.gpa,
+		.gva = e->mem.gva,
+		.access = access,
+		.flags = flags,
+		.walk_access = e->mem.walk ? soft_mmu_access(v, e->mem.walk_access) : 0,
+	};
 
 	soft_sync_mmu(v);
 	return mmu_result(v, &f, mmu_page_fault(v->mmu, &f));
@@ -327,7 +349,7 @@ static int write_cr3(struct engine_vcpu *v, uint64_t value)
 	if (ret)
 		return ret;
 	memcpy(s->pdptr, pdptr, sizeof(s->pdptr));
-	mmu_new_cr3(v->mmu, s->cr3 & ~X86_CR3_NOFLUSH, s->pdptr);
+	mmu_new_cr3(v->mmu, s->cr3 | (value & X86_CR3_NOFLUSH), s->pdptr);
 	soft_sync_mmu(v);
 	cpu_state_changed(v->cpu);
 	return 0;
@@ -490,6 +512,13 @@ static enum soft_next exit_debug(struct engine_vcpu *v, const struct cpu_exit *e
 	return SOFT_DEBUG;
 }
 
+/* The loop has emptied the log, as after every exit. */
+static enum soft_next exit_pml_full(struct engine_vcpu *v, const struct cpu_exit *e)
+{
+	v->stats.pml_full++;
+	return SOFT_RESUME;
+}
+
 static enum soft_next exit_ud(struct engine_vcpu *v, const struct cpu_exit *e)
 {
 	cpu_inject_exception(v->cpu, X86_VEC_UD, false, 0);
@@ -521,6 +550,7 @@ static const exit_fn handlers[CPU_EXIT_REASONS] = {
 	[CPU_EXIT_VMCALL] = exit_ud,
 	[CPU_EXIT_VMX_INSN] = exit_ud,
 	[CPU_EXIT_DEBUG] = exit_debug,
+	[CPU_EXIT_PML_FULL] = exit_pml_full,
 };
 
 enum soft_next soft_handle_exit(struct engine_vcpu *v, const struct cpu_exit *exit)

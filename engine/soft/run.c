@@ -9,10 +9,34 @@
 /* ---- requests ---------------------------------------------------------------------------------
  */
 
+void soft_wake(struct engine_vcpu *v)
+{
+	__atomic_fetch_add(&v->wakes, 1, __ATOMIC_SEQ_CST);
+	cpu_kick(v->cpu);
+	if (__atomic_load_n(&v->waiting, __ATOMIC_SEQ_CST)) {
+		pthread_mutex_lock(&v->wait_lock);
+		pthread_cond_signal(&v->wait_cond);
+		pthread_mutex_unlock(&v->wait_lock);
+	}
+}
+
 void soft_request(struct engine_vcpu *v, uint32_t request)
 {
 	__atomic_fetch_or(&v->requests, request, __ATOMIC_SEQ_CST);
-	cpu_kick(v->cpu);
+	soft_wake(v);
+}
+
+/* The MMU said that it is somebody else's turn: whoever makes room, or brings the page, kicks. */
+static void wait_for_others(struct engine_vcpu *v)
+{
+	v->stats.waits++;
+	pthread_mutex_lock(&v->wait_lock);
+	__atomic_store_n(&v->waiting, 1, __ATOMIC_SEQ_CST);
+	while (!__atomic_load_n(&v->requests, __ATOMIC_SEQ_CST) &&
+	       __atomic_load_n(&v->wakes, __ATOMIC_SEQ_CST) == v->wakes_seen)
+		pthread_cond_wait(&v->wait_cond, &v->wait_lock);
+	__atomic_store_n(&v->waiting, 0, __ATOMIC_SEQ_CST);
+	pthread_mutex_unlock(&v->wait_lock);
 }
 
 static bool take_request(struct engine_vcpu *v, uint32_t request)
@@ -90,6 +114,7 @@ static void post_flush(struct engine_vcpu *v, const struct mmu_flush *flush)
 		pthread_mutex_unlock(&v->flush_lock);
 	}
 	__atomic_fetch_or(&v->requests, request, __ATOMIC_SEQ_CST);
+	__atomic_fetch_add(&v->stats.tlb_flush_asked, 1, __ATOMIC_RELAXED);
 }
 
 static void mmu_op_flush_tlb(void *priv, const struct mmu_flush *flush)
@@ -111,6 +136,7 @@ static void mmu_op_flush_tlb(void *priv, const struct mmu_flush *flush)
 		seq = __atomic_load_n(&v->entries_seq, __ATOMIC_SEQ_CST);
 		if (!__atomic_load_n(&v->in_guest, __ATOMIC_SEQ_CST))
 			continue;
+		__atomic_fetch_add(&v->stats.tlb_flush_ipis, 1, __ATOMIC_RELAXED);
 		cpu_kick(v->cpu);
 		while (__atomic_load_n(&v->in_guest, __ATOMIC_SEQ_CST) &&
 		       __atomic_load_n(&v->entries_seq, __ATOMIC_SEQ_CST) == seq)
@@ -124,7 +150,25 @@ static void mmu_op_kick(void *priv, uint64_t vcpus)
 
 	for (unsigned k = 0; k < vm->count; k++)
 		if (vcpus & MMU_VCPU_BIT(vm->vcpus[k].id))
-			cpu_kick(vm->vcpus[k].cpu);
+			soft_wake(&vm->vcpus[k]);
+}
+
+/* A log that holds something is emptied by its vCPU, once that has left guest mode. */
+static void mmu_op_drain_pml(void *priv)
+{
+	struct engine_vm *vm = priv;
+
+	for (unsigned k = 0; k < vm->count; k++) {
+		struct engine_vcpu *v = &vm->vcpus[k];
+		uint32_t seq = __atomic_load_n(&v->pml_seq, __ATOMIC_SEQ_CST);
+
+		if (!__atomic_load_n(&v->pml_busy, __ATOMIC_SEQ_CST))
+			continue;
+		cpu_kick(v->cpu);
+		while (__atomic_load_n(&v->pml_busy, __ATOMIC_SEQ_CST) &&
+		       __atomic_load_n(&v->pml_seq, __ATOMIC_SEQ_CST) == seq)
+			sched_yield();
+	}
 }
 
 static void mmu_op_notify_write(void *priv, hva_t hva, uint64_t len)
@@ -138,6 +182,7 @@ const struct mmu_ops soft_mmu_ops = {
 	.flush_tlb = mmu_op_flush_tlb,
 	.kick = mmu_op_kick,
 	.notify_write = mmu_op_notify_write,
+	.drain_pml = mmu_op_drain_pml,
 };
 
 /* ---- interrupts -------------------------------------------------------------------------------
@@ -152,6 +197,11 @@ static void inject(struct engine_vcpu *v)
 	uint64_t windows = 0;
 	int vector;
 
+	if (v->hold_irqs && s->activity == CPU_ACTIVE) {
+		ctl->exits &= ~(CPU_CTL_IRQ_WINDOW | CPU_CTL_NMI_WINDOW);
+		cpu_state_changed(v->cpu);
+		return;
+	}
 	if (!s->event.valid && v->nmi_pending && cpu_can_nmi(v->cpu)) {
 		v->nmi_pending--;
 		s->activity = CPU_ACTIVE;
@@ -189,19 +239,36 @@ static int load_root(struct engine_vcpu *v)
 
 	if (ret)
 		return ret;
-	if (v->root_valid && root.tag == v->root.tag && root.hpa == v->root.hpa)
+	if (v->root_valid && root.tag == v->root.tag && root.hpa == v->root.hpa &&
+	    root.pml == v->root.pml)
 		return 0;
+	/* What may be stored to without looking at D hangs on this. */
+	if (v->root_valid && root.pml != v->root.pml)
+		cpu_tlb_flush_all(v->cpu);
 	v->root = root;
 	v->root_valid = true;
 	ctl->paging = root.format == MMU_FORMAT_X86 ? CPU_PAGING_SHADOW : CPU_PAGING_TDP;
 	ctl->tdp_format = root.format == MMU_FORMAT_NPT ? CPU_TDP_NPT : CPU_TDP_EPT;
 	ctl->tdp_levels = root.level;
 	ctl->root = root.hpa;
-	if (mmu_get_policy(v->vm->mmu) != v->vm->policy)
-		v->vm->policy = mmu_get_policy(v->vm->mmu);
 	soft_set_controls(v);
 	cpu_state_changed(v->cpu);
 	return 0;
+}
+
+/* The processor counts its index down from the last entry. */
+static void drain_pml(struct engine_vcpu *v)
+{
+	struct cpu_controls *ctl = cpu_controls(v->cpu);
+	uint16_t n = (uint16_t)(CPU_PML_ENTRIES - 1 - ctl->pml_index);
+
+	if (n) {
+		mmu_pml_write(v->mmu, v->pml + CPU_PML_ENTRIES - n, n);
+		v->stats.pml_entries += n;
+		ctl->pml_index = CPU_PML_ENTRIES - 1;
+	}
+	__atomic_fetch_add(&v->pml_seq, 1, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&v->pml_busy, 0, __ATOMIC_SEQ_CST);
 }
 
 /* One stay in guest mode. False: something has to be done first. */
@@ -209,6 +276,8 @@ static bool enter(struct engine_vcpu *v)
 {
 	bool ran = false;
 
+	if (v->root.pml)
+		__atomic_store_n(&v->pml_busy, 1, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&v->in_guest, 1, __ATOMIC_SEQ_CST);
 	if (!__atomic_load_n(&v->requests, __ATOMIC_SEQ_CST) && !mmu_needs_load(v->mmu)) {
 		v->stats.entries++;
@@ -217,6 +286,8 @@ static bool enter(struct engine_vcpu *v)
 	}
 	__atomic_fetch_add(&v->entries_seq, 1, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&v->in_guest, 0, __ATOMIC_SEQ_CST);
+	if (v->root.pml)
+		drain_pml(v);
 	return ran;
 }
 
@@ -254,6 +325,7 @@ enum engine_exit soft_vcpu_run(struct engine_vcpu *v, uint64_t budget)
 		enum soft_next next;
 		int ret;
 
+		v->wakes_seen = __atomic_load_n(&v->wakes, __ATOMIC_SEQ_CST);
 		do_requests(v);
 		if (take_request(v, SOFT_REQ_KICK))
 			return ENGINE_EXIT_KICK;
@@ -267,7 +339,7 @@ enum engine_exit soft_vcpu_run(struct engine_vcpu *v, uint64_t budget)
 		if (mmu_needs_load(v->mmu) || !v->root_valid) {
 			ret = load_root(v);
 			if (ret == MMU_RING_FULL) {
-				sched_yield();
+				wait_for_others(v);
 				continue;
 			}
 			if (ret) {
@@ -277,8 +349,12 @@ enum engine_exit soft_vcpu_run(struct engine_vcpu *v, uint64_t budget)
 		}
 		if (!enter(v))
 			continue;
+		if (unlikely(__atomic_load_n(&v->vm->tracing, __ATOMIC_RELAXED)))
+			soft_trace_exit(v, cpu_exit(v->cpu));
 		next = soft_handle_exit(v, cpu_exit(v->cpu));
-		if (next != SOFT_RESUME)
+		if (next == SOFT_WAIT)
+			wait_for_others(v);
+		else if (next != SOFT_RESUME)
 			return leave_with(v, next);
 	}
 }

@@ -17,8 +17,12 @@ static void vcpu_finish(struct engine_vcpu *v)
 	mmu_vcpu_destroy(v->mmu);
 	cpu_destroy(v->cpu);
 	free(v->msr_bitmap);
-	if (v->vm)
+	free(v->pml);
+	if (v->vm) {
 		pthread_mutex_destroy(&v->flush_lock);
+		pthread_mutex_destroy(&v->wait_lock);
+		pthread_cond_destroy(&v->wait_cond);
+	}
 }
 
 static void soft_destroy(struct engine_vm *vm)
@@ -30,6 +34,7 @@ static void soft_destroy(struct engine_vm *vm)
 	free(vm->vcpus);
 	mmu_vm_destroy(vm->mmu);
 	cpu_domain_destroy(vm->domain);
+	pthread_rwlock_destroy(&vm->trace_lock);
 	free(vm);
 }
 
@@ -50,7 +55,8 @@ static void vcpu_power_on(struct engine_vcpu *v)
 	v->nmi_pending = v->nmis = 0;
 	v->root_valid = false;
 	ctl->exits = 0;
-	ctl->paging = v->vm->config.policy == MMU_POLICY_TDP ? CPU_PAGING_TDP : CPU_PAGING_SHADOW;
+	ctl->paging =
+		mmu_get_policy(v->vm->mmu) == MMU_POLICY_TDP ? CPU_PAGING_TDP : CPU_PAGING_SHADOW;
 	ctl->rand_seed = v->vm->config.rand_seed ? v->vm->config.rand_seed + v->id : 0;
 	soft_set_controls(v);
 	cpu_state_changed(v->cpu);
@@ -68,10 +74,15 @@ static int vcpu_init(struct engine_vcpu *v, struct engine_vm *vm, unsigned id)
 	v->vm = vm;
 	v->id = id;
 	pthread_mutex_init(&v->flush_lock, NULL);
+	pthread_mutex_init(&v->wait_lock, NULL);
+	pthread_cond_init(&v->wait_cond, NULL);
 	v->msr_bitmap = calloc(1, PAGE_SIZE);
+	v->pml = calloc(CPU_PML_ENTRIES, sizeof(*v->pml));
 	v->cpu = cpu_create(vm->domain, leaves, n);
-	if (!v->msr_bitmap || !v->cpu)
+	if (!v->msr_bitmap || !v->pml || !v->cpu)
 		return -ENOMEM;
+	cpu_controls(v->cpu)->pml = v->pml;
+	cpu_controls(v->cpu)->pml_index = CPU_PML_ENTRIES - 1;
 	ret = mmu_vcpu_create(vm->mmu, id, &v->mmu);
 	if (ret)
 		return ret;
@@ -86,6 +97,8 @@ static int soft_create(const struct engine_config *config, struct engine_vm **re
 		.tdp_format = config->tdp_format,
 		.ram_bytes = config->ram_bytes,
 		.disable = config->mmu_disable,
+		.max_table_bytes = config->mmu_table_bytes,
+		.max_page_level = config->mmu_max_level,
 	};
 	struct engine_vm *vm = calloc(1, sizeof(*vm));
 	int ret = -ENOMEM;
@@ -93,7 +106,7 @@ static int soft_create(const struct engine_config *config, struct engine_vm **re
 	if (!vm)
 		return -ENOMEM;
 	vm->config = *config;
-	vm->policy = config->policy;
+	pthread_rwlock_init(&vm->trace_lock, NULL);
 	vm->domain = cpu_domain_create();
 	vm->vcpus = calloc(config->vcpus, sizeof(*vm->vcpus));
 	if (!vm->domain || !vm->vcpus)
@@ -124,6 +137,34 @@ static struct engine_vcpu *soft_vcpu(struct engine_vm *vm, unsigned index)
 	return index < vm->count ? &vm->vcpus[index] : NULL;
 }
 
+static int soft_set_policy(struct engine_vm *vm, enum mmu_policy policy)
+{
+	int ret;
+
+	if (mmu_get_policy(vm->mmu) == policy)
+		return 0;
+	ret = mmu_set_policy(vm->mmu, policy);
+	for (unsigned k = 0; k < vm->count && !ret; k++) {
+		struct engine_vcpu *v = &vm->vcpus[k];
+
+		/*
+		 * The guest's registers are true in the state under either policy (CR0 and CR4 are
+		 * only shown by the shadows, PDPTEs kept by whoever loaded them); mode and controls
+		 * come with the root. The MMU may have missed CR3 loads under TDP.
+		 */
+		v->root_valid = false;
+		memset(&v->again, 0, sizeof(v->again));
+		soft_sync_mmu(v);
+		cpu_tlb_flush_all(v->cpu);
+	}
+	return ret;
+}
+
+static struct mmu_vcpu *soft_vcpu_mmu(struct engine_vcpu *v)
+{
+	return v->mmu;
+}
+
 static void soft_vcpu_kick(struct engine_vcpu *v)
 {
 	soft_request(v, SOFT_REQ_KICK);
@@ -131,7 +172,7 @@ static void soft_vcpu_kick(struct engine_vcpu *v)
 
 static void soft_vcpu_notify(struct engine_vcpu *v)
 {
-	cpu_kick(v->cpu);
+	soft_wake(v);
 }
 
 static void soft_vcpu_nmi(struct engine_vcpu *v)
@@ -159,7 +200,7 @@ static bool soft_vcpu_runnable(struct engine_vcpu *v)
 	const struct cpu_state *s = cpu_state(v->cpu);
 
 	if (__atomic_load_n(&v->requests, __ATOMIC_SEQ_CST) &
-	    ~(SOFT_REQ_FLUSH_ALL | SOFT_REQ_FLUSH_FRAMES))
+	    (SOFT_REQ_NMI | SOFT_REQ_INIT | SOFT_REQ_SIPI))
 		return true;
 	if (s->activity != CPU_HALTED)
 		return s->activity == CPU_ACTIVE;
@@ -209,12 +250,36 @@ static uint64_t soft_vcpu_get_tsc(struct engine_vcpu *v)
 static void soft_vcpu_stats(struct engine_vcpu *v, struct engine_vcpu_stats *ret_stats)
 {
 	*ret_stats = v->stats;
+	ret_stats->tlb_flush_asked = __atomic_load_n(&v->stats.tlb_flush_asked, __ATOMIC_RELAXED);
+	ret_stats->tlb_flush_ipis = __atomic_load_n(&v->stats.tlb_flush_ipis, __ATOMIC_RELAXED);
 	ret_stats->cpu = *cpu_stats(v->cpu);
 }
 
 static void soft_vcpu_mmu_stats(struct engine_vcpu *v, struct mmu_vcpu_stats *ret_stats)
 {
 	mmu_vcpu_read_stats(v->mmu, ret_stats);
+}
+
+static int soft_vcpu_set_debug(struct engine_vcpu *v, const struct cpu_host_debug *debug)
+{
+	int ret = cpu_set_host_debug(v->cpu, debug);
+
+	if (!ret)
+		v->hold_irqs = debug && debug->single_step;
+	return ret;
+}
+
+static void soft_vcpu_debug_hit(struct engine_vcpu *v, struct engine_debug_hit *ret_hit)
+{
+	static const enum engine_debug_kind kinds[] = {
+		[CPU_DEBUG_STEP] = ENGINE_DEBUG_STEP,
+		[CPU_DEBUG_BREAKPOINT] = ENGINE_DEBUG_BREAKPOINT,
+		[CPU_DEBUG_WATCH] = ENGINE_DEBUG_WATCH,
+	};
+	const struct cpu_exit *e = cpu_exit(v->cpu);
+
+	*ret_hit = (struct engine_debug_hit){
+		.kind = kinds[e->debug.kind], .gva = e->debug.gva, .access = e->debug.access};
 }
 
 static const char *soft_vcpu_error(struct engine_vcpu *v)
@@ -256,6 +321,8 @@ const struct engine_ops engine_soft = {
 	.create = soft_create,
 	.destroy = soft_destroy,
 	.mmu = soft_mmu,
+	.set_policy = soft_set_policy,
+	.set_trace = soft_set_trace,
 	.vcpu = soft_vcpu,
 	.vcpu_run = soft_vcpu_run,
 	.vcpu_kick = soft_vcpu_kick,
@@ -272,6 +339,10 @@ const struct engine_ops engine_soft = {
 	.vcpu_get_tsc = soft_vcpu_get_tsc,
 	.vcpu_stats = soft_vcpu_stats,
 	.vcpu_mmu_stats = soft_vcpu_mmu_stats,
+	.vcpu_mmu = soft_vcpu_mmu,
+	.vcpu_mmu_regs = soft_mmu_regs,
+	.vcpu_set_debug = soft_vcpu_set_debug,
+	.vcpu_debug_hit = soft_vcpu_debug_hit,
 	.vcpu_error = soft_vcpu_error,
 	.vcpu_history = soft_vcpu_history,
 	.vcpu_peek = soft_vcpu_peek,

@@ -31,6 +31,19 @@ struct engine_vcpu {
 	uint32_t requests;
 	uint32_t in_guest;
 	uint32_t entries_seq; /* counts entries, so that a requester knows that one has ended */
+	/*
+	 * The same for the modification log, which is emptied after guest mode is left: busy is set
+	 * before in_guest; seq counts.
+	 */
+	uint32_t pml_busy, pml_seq;
+	/*
+	 * Waiting outside guest mode for somebody else (MMU_RING_FULL, MMU_WAIT): until wakes is no
+	 * longer what it was before the MMU was asked, or there is a request.
+	 */
+	uint32_t wakes, waiting; /* atomic */
+	uint32_t wakes_seen;
+	pthread_mutex_t wait_lock;
+	pthread_cond_t wait_cond;
 	uint8_t sipi_vector;
 	uint32_t nmis;	      /* sent, not looked at yet; atomic */
 	unsigned nmi_pending; /* to be delivered: one latched by the processor, one by its APIC */
@@ -54,6 +67,8 @@ struct engine_vcpu {
 	char error[160];
 	struct engine_vcpu_stats stats;
 	uint8_t *msr_bitmap; /* 4 KiB */
+	uint64_t *pml;	     /* CPU_PML_ENTRIES */
+	bool hold_irqs;	     /* a debugger steps */
 };
 
 struct engine_vm {
@@ -62,12 +77,18 @@ struct engine_vm {
 	struct mmu_vm *mmu;
 	unsigned count;
 	struct engine_vcpu *vcpus;
-	enum mmu_policy policy; /* what the controls of the vCPUs are set up for */
+	/* An exit reads the pair under the lock, and takes that only when @tracing says so. */
+	bool tracing; /* atomic */
+	pthread_rwlock_t trace_lock;
+	engine_trace_fn trace;
+	void *trace_arg;
 };
 
 /* run.c */
 enum engine_exit soft_vcpu_run(struct engine_vcpu *v, uint64_t budget);
 void soft_request(struct engine_vcpu *v, uint32_t request);
+/* Out of guest mode, or out of waiting, to look at everything again. Any thread. */
+void soft_wake(struct engine_vcpu *v);
 extern const struct mmu_ops soft_mmu_ops;
 
 /* exit.c: what to do after an exit. */
@@ -76,11 +97,16 @@ enum soft_next {
 	SOFT_HALT,
 	SOFT_SHUTDOWN,
 	SOFT_DEBUG,
+	SOFT_WAIT,  /* for somebody else; then try again */
 	SOFT_ERROR, /* v->error is filled */
 };
 enum soft_next soft_handle_exit(struct engine_vcpu *v, const struct cpu_exit *exit);
-/* The registers as the MMU wants them; cheap when nothing changed. */
+/* The registers as the MMU wants them. */
+void soft_mmu_regs(struct engine_vcpu *v, struct mmu_regs *ret_regs);
+/* Tell it; cheap when nothing changed. */
 void soft_sync_mmu(struct engine_vcpu *v);
+/* MMU_ACC_* of an access by the processor (CPU_ACCESS_*) in its state of now. */
+uint32_t soft_mmu_access(const struct engine_vcpu *v, unsigned access);
 /* Set the processor's controls for the machine's policy. */
 void soft_set_controls(struct engine_vcpu *v);
 void soft_new_cr3(struct engine_vcpu *v);
@@ -89,5 +115,9 @@ enum soft_next soft_fail(struct engine_vcpu *v, const char *fmt, ...)
 
 /* emulate.c */
 enum soft_next soft_emulate(struct engine_vcpu *v);
+
+/* trace.c: tell of the exit. */
+void soft_trace_exit(struct engine_vcpu *v, const struct cpu_exit *e);
+void soft_set_trace(struct engine_vm *vm, engine_trace_fn fn, void *arg);
 
 #endif

@@ -31,11 +31,6 @@ static void query(void *data, struct vm_report *report)
 	report->state = VM_RUNNING;
 }
 
-static int stats(void *data, struct json_object *obj, struct api_error *err)
-{
-	return 0;
-}
-
 static int attach(void *data, int fd, struct api_error *err)
 {
 	close(fd);
@@ -44,13 +39,9 @@ static int attach(void *data, int fd, struct api_error *err)
 
 static const struct vm_control_ops ops = {
 	.start = succeed,
-	.pause = succeed,
-	.resume = succeed,
-	.reset = succeed,
 	.powerdown = succeed,
 	.end = end,
 	.query = query,
-	.stats = stats,
 	.attach_console = attach,
 };
 

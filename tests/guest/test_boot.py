@@ -8,10 +8,10 @@ CMDLINE = "console=ttyS0 panic=-1"
 POLICIES = ["tdp", "shadow"]
 
 
-def boot(vmctl, guest, policy, cpus=1, form="payload", cmdline=CMDLINE, **kw):
+def boot(vmctl, guest, policy, cpus=1, form="payload", *options, **kw):
     kernel, initrd = guest
     done = vmctl.run("--kernel", kernel, "--initrd", initrd, "--memory", "256M", "--cpus", cpus, "--mmu", policy,
-                     "--boot", form, "--cmdline", cmdline, "--timeout", 300, **kw)
+                     "--boot", form, "--cmdline", CMDLINE, "--timeout", 300, *options, **kw)
     assert done.returncode == 0, done.text[-2000:] + done.err
     assert "umbra: init reached" in done.text
     assert f"umbra: cpus {cpus}\n" in done.text.replace("\r", "")

@@ -24,6 +24,7 @@
 #include <json-c/json.h>
 
 #include "api/console.h"
+#include "api/server.h"
 #include "api/vm_control.h"
 
 struct fake {
@@ -147,24 +148,24 @@ static int fake_start(void *data, struct api_error *err)
 	return f->guest_started ? 0 : -EAGAIN;
 }
 
-static int fake_pause(void *data, struct api_error *err)
+static void fake_pause(struct api_call *call)
 {
-	tell(data, VM_PAUSED);
-	return 0;
+	tell(api_call_data(call), VM_PAUSED);
+	api_call_reply(call, NULL, -1);
 }
 
-static int fake_resume(void *data, struct api_error *err)
+static void fake_resume(struct api_call *call)
 {
-	tell(data, VM_RUNNING);
-	return 0;
+	tell(api_call_data(call), VM_RUNNING);
+	api_call_reply(call, NULL, -1);
 }
 
-static int fake_reset(void *data, struct api_error *err)
+static void fake_reset(struct api_call *call)
 {
-	struct fake *f = data;
+	struct fake *f = api_call_data(call);
 
 	console_write(f->console, "fake: reset\r\n", 13);
-	return 0;
+	api_call_reply(call, NULL, -1);
 }
 
 static int fake_powerdown(void *data, struct api_error *err)
@@ -199,12 +200,13 @@ static void fake_query(void *data, struct vm_report *report)
 	report->stats = json_object_get(f->report.stats);
 }
 
-static int fake_stats(void *data, struct json_object *stats, struct api_error *err)
+static void fake_stats(struct api_call *call)
 {
-	struct fake *f = data;
+	struct fake *f = api_call_data(call);
+	struct json_object *stats = json_object_new_object();
 
 	json_object_object_add(stats, "console_in", json_object_new_int64((int64_t)f->in_bytes));
-	return 0;
+	api_call_reply(call, stats, -1);
 }
 
 static int fake_attach(void *data, int fd, struct api_error *err)
@@ -217,16 +219,20 @@ static int fake_attach(void *data, int fd, struct api_error *err)
 	return ret;
 }
 
+static const struct api_machine_ops machine_ops = {
+	.machine_pause = fake_pause,
+	.machine_resume = fake_resume,
+	.machine_reset = fake_reset,
+	.machine_stats = fake_stats,
+};
+
 static const struct vm_control_ops ops = {
 	.start = fake_start,
-	.pause = fake_pause,
-	.resume = fake_resume,
-	.reset = fake_reset,
 	.powerdown = fake_powerdown,
 	.end = fake_end,
 	.query = fake_query,
-	.stats = fake_stats,
 	.attach_console = fake_attach,
+	.machine = &machine_ops,
 };
 
 static size_t on_input(void *data, const void *bytes, size_t len)

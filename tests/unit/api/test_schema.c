@@ -13,6 +13,7 @@
 #include <json-c/json.h>
 
 #include "api/api.h"
+#include "api/machine_ops.h"
 #include "api/base64.h"
 #include "api/vm_handlers.h"
 #include "api/vm_proto.h"
@@ -49,7 +50,8 @@ static void test_round_trip(void **state)
 		"\"x=\\\"y\\\"\","
 		"\"module\": [\"/m\", \"/n\"], \"memory\": \"2560K\", \"cpus\": 64, \"engine\": "
 		"\"kvm\","
-		"\"mmu\": \"tdp\", \"clock\": \"instructions\", \"boot\": \"multiboot\","
+		"\"mmu\": \"tdp\", \"tdp_format\": \"npt\", \"clock\": \"instructions\","
+		"\"boot\": \"multiboot\","
 		"\"cpu\": \"-pcid\", \"on_reset\": \"restart\", \"timeout\": 1.5}";
 	struct machine_def def, again;
 	struct json_object *obj;
@@ -58,6 +60,7 @@ static void test_round_trip(void **state)
 	assert_int_equal(parse(&def, text, &err), 0);
 	assert_int_equal(def.memory, KIB(2560));
 	assert_int_equal(def.boot, MACHINE_BOOT_MULTIBOOT);
+	assert_int_equal(def.tdp_format, MACHINE_TDP_NPT);
 	assert_int_equal(def.on_reset, MACHINE_RESET_RESTART);
 	assert_int_equal(def.modules.n, 2);
 	obj = machine_def_to_json(&def);
@@ -188,12 +191,12 @@ static void check_fields(const struct api_fields *fields)
 	}
 }
 
-/* Every row is whole, and every handler of the ops struct belongs to exactly one row. */
+/* Each of the first @handlers rows is whole, and has a handler of the ops struct for itself. */
 static void check_table(const struct api_table *table, size_t handlers)
 {
-	assert_int_equal(table->n, handlers);
-	for (size_t i = 0; i < table->n; i++) {
-		const struct api_method *m = &table->m[i];
+	assert_true(api_method_count(table) >= handlers);
+	for (size_t i = 0; i < handlers; i++) {
+		const struct api_method *m = api_method_at(table, i);
 		size_t len = strlen(m->summary);
 
 		assert_ptr_equal(api_method_find(table, m->name), m);
@@ -203,17 +206,83 @@ static void check_table(const struct api_table *table, size_t handlers)
 		assert_int_equal(m->handler % sizeof(api_handler), 0);
 		assert_true(m->handler < handlers * sizeof(api_handler));
 		for (size_t j = 0; j < i; j++)
-			assert_int_not_equal(m->handler, table->m[j].handler);
+			assert_int_not_equal(m->handler, api_method_at(table, j)->handler);
 		check_fields(&m->params);
 		check_fields(&m->result);
 	}
 }
 
+static void test_addresses(void **state)
+{
+	static const struct {
+		const char *text;
+		int ret;
+		uint64_t addr;
+	} cases[] = {
+		{"0", 0, 0},
+		{"0x0", 0, 0},
+		{"4096", 0, 4096},
+		{"0Xfee00000", 0, 0xfee00000},
+		{"0xffffffffffffffff", 0, ~0ull},
+		{"18446744073709551615", 0, ~0ull},
+		{"18446744073709551616", -ERANGE, 0},
+		{"0x10000000000000000", -ERANGE, 0},
+		{"", -EINVAL, 0},
+		{"0x", -EINVAL, 0},
+		{"0x-1", -EINVAL, 0},
+		{" 1", -EINVAL, 0},
+		{"1 ", -EINVAL, 0},
+		{"-1", -EINVAL, 0},
+		{"+1", -EINVAL, 0},
+		{"1f", -EINVAL, 0},
+	};
+	const struct api_field field = {.name = "addr", .type = API_ADDR, .help = "an address"};
+	const struct api_fields fields = {.what = "the parameters", .f = &field, .n = 1};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct json_object *v = NULL, *obj = json_object_new_object();
+		uint64_t addr = 42, loaded = 42;
+		struct api_error err;
+
+		assert_int_equal(api_addr_parse(cases[i].text, &addr), cases[i].ret);
+		assert_int_equal(addr, cases[i].ret ? 42 : cases[i].addr);
+		assert_int_equal(!api_field_from_text(&field, cases[i].text, &v, &err),
+				 !cases[i].ret);
+		if (v) {
+			json_object_object_add(obj, "addr", v);
+			assert_int_equal(api_fields_check(&fields, obj, "", &err), 0);
+			assert_int_equal(api_fields_load(&fields, obj, &loaded), 0);
+			assert_int_equal(loaded, cases[i].addr);
+			v = api_addr_new(loaded);
+			assert_int_equal(api_addr_get(v), loaded);
+			json_object_put(v);
+		}
+		json_object_put(obj);
+	}
+}
+
 static void test_tables(void **state)
 {
+	const size_t n = sizeof(struct api_machine_ops) / sizeof(api_handler);
 	struct json_object *doc;
 
 	check_table(&api_umbrad_methods, sizeof(struct api_ops) / sizeof(api_handler));
+	assert_int_equal(api_umbrad_methods.n, sizeof(struct api_ops) / sizeof(api_handler));
+	check_table(&api_machine_methods, n);
+	assert_int_equal(api_method_count(&api_machine_methods), n);
+	assert_ptr_equal(api_umbrad_methods.more, &api_machine_methods);
+	assert_ptr_equal(vm_methods.more, &api_machine_methods);
+	assert_null(api_method_at(&api_machine_methods, n));
+	for (size_t i = 0; i < n; i++) {
+		const struct api_method *m = api_method_at(&api_machine_methods, i);
+
+		assert_true(m->flags & API_M_MACHINE);
+		assert_true(m->params.n && m->params.f[0].required &&
+			    !strcmp(m->params.f[0].name, "name"));
+		assert_ptr_equal(api_method_find(&api_umbrad_methods, m->name), m);
+		assert_ptr_equal(api_method_find(&vm_methods, m->name), m);
+	}
+	assert_int_equal(vm_methods.n, sizeof(struct vm_handlers) / sizeof(api_handler));
 	check_table(&vm_methods, sizeof(struct vm_handlers) / sizeof(api_handler));
 	assert_string_equal(api_method_nearest(&api_umbrad_methods, "machine.strat"),
 			    "machine.start");
@@ -276,6 +345,7 @@ int main(void)
 		cmocka_unit_test(test_defaults), cmocka_unit_test(test_round_trip),
 		cmocka_unit_test(test_refusals), cmocka_unit_test(test_sizes),
 		cmocka_unit_test(test_names),	 cmocka_unit_test(test_text_values),
+		cmocka_unit_test(test_addresses),
 		cmocka_unit_test(test_tables),	 cmocka_unit_test(test_kinds),
 		cmocka_unit_test(test_base64),
 	};

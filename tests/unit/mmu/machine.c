@@ -42,12 +42,28 @@ static void op_kick(void *priv, uint64_t vcpus)
 
 static void op_notify(void *priv, hva_t hva, uint64_t len)
 {
-	__atomic_fetch_add(&((struct machine *)priv)->notified, 1, __ATOMIC_RELAXED);
+	struct machine *m = priv;
+
+	__atomic_fetch_add(&m->notified, 1, __ATOMIC_RELAXED);
+	if (m->wrote)
+		m->wrote(m, hva, len);
+}
+
+/* A processor's store. */
+static void store(struct cpu *c, uint64_t hpa, const void *data, unsigned size)
+{
+	if (c->m->storing)
+		c->m->storing(c->m);
+	memcpy((void *)hpa, data, size);
+	if (c->m->wrote)
+		c->m->wrote(c->m, hpa, size);
 }
 
 void machine_drain(struct machine *m)
 {
 	for (unsigned n = 0; n < m->nr_cpus; n++) {
+		if (!m->cpu[n].pml_n)
+			continue; /* threads may drain what has never been filled */
 		mmu_pml_write(m->cpu[n].v, m->cpu[n].pml, m->cpu[n].pml_n);
 		m->cpu[n].pml_n = 0;
 	}
@@ -189,6 +205,8 @@ static void tlb_invalidate(struct cpu *c, unsigned pcid, uint64_t la, bool globa
 {
 	if (mmu_get_policy(c->m->vm) == MMU_POLICY_TDP)
 		return;
+	if (!(c->regs.efer & BIT(10)))
+		la = (uint32_t)la;
 	for (unsigned i = 0; i < NR_TLB; i++) {
 		struct tlb_entry *e = &c->tlb[i];
 
@@ -221,29 +239,102 @@ void cpu_invpcid(struct cpu *c, enum mmu_invpcid type, unsigned pcid, uint64_t l
 	}
 }
 
+int cpu_enter_nested(struct cpu *c, const struct mmu_nested_regs *regs, unsigned ept)
+{
+	int r = mmu_enter_nested(c->v, regs);
+
+	if (r)
+		return r;
+	c->l1 = c->regs;
+	c->regs = regs->guest;
+	c->nregs = *regs;
+	c->ept = ept;
+	c->nested = true;
+	return 0;
+}
+
+void cpu_leave_nested(struct cpu *c)
+{
+	c->nested = false;
+	mmu_leave_nested(c->v);
+	cpu_set_regs(c, &c->l1);
+}
+
+void cpu_invept(struct cpu *c, uint64_t eptp, unsigned ept)
+{
+	mmu_invept(c->v, eptp);
+	for (unsigned i = 0; i < NR_TLB; i++) {
+		if (c->tlb[i].space && (!eptp || c->tlb[i].space == 1 + ept))
+			c->tlb[i].valid = false;
+	}
+	for (unsigned i = 0; i < NR_PSC; i++) {
+		if (c->psc[i].space && (!eptp || c->psc[i].space == 1 + ept))
+			c->psc[i].valid = false;
+	}
+}
+
 /* ---- the page walker of the processor ---- */
 
 enum { WALK_OK, WALK_MISS, WALK_RSVD };
 
-static int hw_walk(struct cpu *c, uint64_t addr, struct tlb_entry *e)
+static unsigned space_of(const struct cpu *c)
+{
+	return c->nested ? 1 + c->ept : 0;
+}
+
+static unsigned level_shift(unsigned level)
+{
+	return 12 + 9 * (level - 1);
+}
+
+/* The lowest table remembered for @addr, or NULL. */
+static const struct tlb_entry *psc_find(const struct cpu *c, uint64_t addr)
+{
+	const struct tlb_entry *found = NULL;
+
+	for (unsigned i = 0; i < NR_PSC; i++) {
+		const struct tlb_entry *p = &c->psc[i];
+
+		if (p->valid && p->tag == c->root.tag && p->space == space_of(c) &&
+		    p->page == addr >> level_shift(p->level + 1) &&
+		    (!found || p->level < found->level))
+			found = p;
+	}
+	return found;
+}
+
+static void psc_insert(struct cpu *c, uint64_t addr, const struct tlb_entry *e, uint64_t table,
+		       unsigned level)
+{
+	struct tlb_entry *p = &c->psc[c->next_psc++ % NR_PSC];
+
+	*p = *e;
+	p->level = level;
+	p->page = addr >> level_shift(level + 1);
+	p->tag = c->root.tag;
+	p->space = space_of(c);
+	p->hpa = table;
+}
+
+/* The last entry's place is left in *@leaf. */
+static int hw_walk(struct cpu *c, uint64_t addr, struct tlb_entry *e, uint64_t **leaf)
 {
 	bool ept = c->root.format == MMU_FORMAT_EPT;
+	const struct tlb_entry *known = psc_find(c, addr);
 	uint64_t table = c->root.hpa, v;
 	unsigned level = c->root.level;
 
 	*e = (struct tlb_entry){.valid = true, .w = true, .u = true, .x = true};
-	for (unsigned i = 0; i < NR_PSC; i++) {
-		if (c->psc[i].valid && c->psc[i].page == addr >> 21 &&
-		    c->psc[i].tag == c->root.tag) {
-			*e = c->psc[i];
-			table = e->hpa;
-			level = 1;
-		}
+	if (known) {
+		*e = *known;
+		table = known->hpa;
+		level = known->level;
 	}
 	for (;; level--) {
-		unsigned shift = 12 + 9 * (level - 1);
+		unsigned shift = level_shift(level);
 
-		v = __atomic_load_n((uint64_t *)table + (addr >> shift & 511), __ATOMIC_ACQUIRE);
+		*leaf = (uint64_t *)table + (addr >> shift & 511);
+		v = __atomic_load_n(*leaf, __ATOMIC_ACQUIRE);
 		if (!(v & (ept ? 7 : 1)))
 			return WALK_MISS;
 		if (v & BITS(51, 48) || (ept && (v & 3) == 2))
@@ -261,14 +352,7 @@ static int hw_walk(struct cpu *c, uint64_t addr, struct tlb_entry *e)
 			e->d = ept ? v >> 9 & 1 : v >> 6 & 1;
 			return WALK_OK;
 		}
-		if (level == 2) {
-			struct tlb_entry *p = &c->psc[c->next_psc++ % NR_PSC];
-
-			*p = *e;
-			p->page = addr >> 21;
-			p->tag = c->root.tag;
-			p->hpa = table;
-		}
+		psc_insert(c, addr, e, table, level - 1);
 	}
 }
 
@@ -283,7 +367,7 @@ static struct tlb_entry *tlb_find(struct cpu *c, uint64_t addr)
 	for (unsigned i = 0; i < NR_TLB; i++) {
 		struct tlb_entry *e = &c->tlb[i];
 
-		if (e->valid && e->page == addr >> 12 &&
+		if (e->valid && e->page == addr >> 12 && e->space == space_of(c) &&
 		    (is_global(c, e) || (e->tag == c->root.tag && e->pcid == tlb_pcid(c))))
 			return e;
 	}
@@ -298,13 +382,15 @@ static struct tlb_entry *tlb_insert(struct cpu *c, uint64_t addr, const struct t
 	t->page = addr >> 12;
 	t->tag = c->root.tag;
 	t->pcid = tlb_pcid(c);
+	t->space = space_of(c);
 	return t;
 }
 
 /* What the processor checks under shadow: WP and NX always, the rest as the guest has it. */
 static bool shadow_allows(const struct cpu *c, const struct tlb_entry *e, unsigned access)
 {
-	bool pg = c->regs.cr0 >> 31 & 1, user = access & OACC_U;
+	bool pg = c->regs.cr0 >> 31 & 1, implicit = access & OACC_IMPLICIT;
+	bool user = access & OACC_U && !implicit;
 
 	if (access & OACC_X && (!e->x || (!user && e->u && pg && c->regs.cr4 & BIT(20))))
 		return false;
@@ -314,7 +400,7 @@ static bool shadow_allows(const struct cpu *c, const struct tlb_entry *e, unsign
 		return false;
 	if (access & OACC_X)
 		return true;
-	if (!user && e->u && pg && c->regs.cr4 & BIT(21) && !(access & OACC_AC))
+	if (!user && e->u && pg && c->regs.cr4 & BIT(21) && (implicit || !(access & OACC_AC)))
 		return false;
 	if (e->u && pg && c->regs.cr4 & BIT(22) && c->regs.efer & BIT(10)) {
 		unsigned rights = c->regs.pkru >> (2 * e->key) & 3;
@@ -332,88 +418,130 @@ static bool tdp_allows(const struct tlb_entry *e, unsigned access)
 
 static void enter(struct cpu *c)
 {
-	while (mmu_needs_load(c->v))
-		assert_int_equal(mmu_load(c->v, &c->root), 0);
+	while (mmu_needs_load(c->v)) {
+		int r = mmu_load(c->v, &c->root);
+
+		if (r == MMU_RING_FULL && c->m->ring_full)
+			c->m->ring_full(c);
+		else
+			assert_int_equal(r, 0);
+	}
 }
 
 static uint32_t to_mmu_access(unsigned access)
 {
 	return (access & OACC_W ? MMU_ACC_WRITE : 0) | (access & OACC_U ? MMU_ACC_USER : 0) |
-	       (access & OACC_X ? MMU_ACC_FETCH : 0) | (access & OACC_AC ? MMU_ACC_AC : 0);
+	       (access & OACC_X ? MMU_ACC_FETCH : 0) | (access & OACC_AC ? MMU_ACC_AC : 0) |
+	       (access & OACC_IMPLICIT ? MMU_ACC_IMPLICIT : 0);
 }
 
-/* One address through our tables: *@hpa, or an outcome that ends the access (true). */
-static bool resolve(struct cpu *c, uint64_t addr, uint64_t la, unsigned access, uint32_t flags,
-		    uint64_t *hpa, struct outcome *o)
+/* The processor writes through an entry whose D is clear: the modification log. */
+static void log_dirty(struct cpu *c, uint64_t addr, struct tlb_entry *e, uint64_t *leaf)
+{
+	e->d = true;
+	__atomic_fetch_or(leaf, BIT(9), __ATOMIC_SEQ_CST);
+	c->pml[c->pml_n++] = addr & ~0xfffull;
+	if (c->pml_n == ARRAY_SIZE(c->pml)) {
+		mmu_pml_write(c->v, c->pml, c->pml_n);
+		c->pml_n = 0;
+	}
+}
+
+/* A TLB entry that allows the access, or NULL and what the processor says in *@pf. */
+static struct tlb_entry *translate(struct cpu *c, uint64_t addr, unsigned access, uint32_t *pf)
 {
 	bool shadow = mmu_get_policy(c->m->vm) == MMU_POLICY_SHADOW;
+	struct tlb_entry fresh, *e = tlb_find(c, addr);
+	uint64_t *leaf;
+	int r;
 
-	for (unsigned tries = 0; tries < 100; tries++) {
-		struct tlb_entry fresh, *e;
-		uint32_t pf = flags | MMU_PF_GVA_VALID;
-		int r = WALK_OK;
+	/* A fault drops the entry; and D is set by a walk. */
+	if (e && (!(shadow ? shadow_allows(c, e, access) : tdp_allows(e, access)) ||
+		  (access & OACC_W && c->root.pml && !e->d))) {
+		e->valid = false;
+		e = NULL;
+	}
+	if (e)
+		return e;
+	r = hw_walk(c, addr, &fresh, &leaf);
+	if (r == WALK_OK &&
+	    (shadow ? shadow_allows(c, &fresh, access) : tdp_allows(&fresh, access))) {
+		if (access & OACC_W && c->root.pml && !fresh.d)
+			log_dirty(c, addr, &fresh, leaf);
+		return tlb_insert(c, addr, &fresh);
+	}
+	/* The fault drops what is remembered of tables for the address, too. */
+	for (unsigned i = 0; i < NR_PSC; i++) {
+		if (c->psc[i].page == addr >> level_shift(c->psc[i].level + 1))
+			c->psc[i].valid = false;
+	}
+	*pf |= r == WALK_RSVD ? MMU_PF_RSVD | MMU_PF_PRESENT : r == WALK_OK ? MMU_PF_PRESENT : 0;
+	return NULL;
+}
 
-		enter(c);
-		e = tlb_find(c, addr);
-		if (e && !(shadow ? shadow_allows(c, e, access) : tdp_allows(e, access))) {
-			e->valid = false; /* a fault drops the entry */
-			e = NULL;
-		}
-		if (!e) {
-			r = hw_walk(c, addr, &fresh);
-			if (r == WALK_OK && (shadow ? shadow_allows(c, &fresh, access)
-						    : tdp_allows(&fresh, access)))
-				e = tlb_insert(c, addr, &fresh);
-			else
-				pf |= r == WALK_RSVD ? MMU_PF_RSVD | MMU_PF_PRESENT
-				      : r == WALK_OK ? MMU_PF_PRESENT
-						     : 0;
-		}
-		if (e) {
-			if (access & OACC_W && !e->d) { /* the modification log */
-				e->d = true;
-				c->pml[c->pml_n++] = addr & ~0xfffull;
-				if (c->pml_n == 64) {
-					mmu_pml_write(c->v, c->pml, c->pml_n);
-					c->pml_n = 0;
-				}
-				/* D goes to the table too; the leaf is found by walking again. */
-				uint64_t t = c->root.hpa;
-				for (unsigned level = c->root.level;; level--) {
-					uint64_t *s = (uint64_t *)t +
-						      (addr >> (12 + 9 * (level - 1)) & 511);
-					if (level == 1 || *s & BIT(7)) {
-						__atomic_fetch_or(s, BIT(9), __ATOMIC_SEQ_CST);
-						break;
-					}
-					t = *s & BITS(47, 12);
-				}
-			}
-			*hpa = e->hpa | (addr & 0xfff);
+/* L0 handles the fault. Whether the access ends by it. */
+static bool handle_fault(struct cpu *c, struct mmu_fault *f, struct outcome *o)
+{
+	int r = mmu_page_fault(c->v, f);
+
+	o->faults++;
+	switch (r) {
+	case MMU_RETRY: return false;
+	case MMU_INJECT:
+		o->kind = OUT_FAULT;
+		o->code = f->guest.error_code;
+		o->cr2 = f->guest.cr2;
+		return true;
+	case MMU_NESTED_EXIT:
+		o->kind = OUT_NESTED;
+		o->code = f->guest.error_code;
+		o->misconfig = f->guest.misconfig;
+		o->cr2 = f->guest.cr2;
+		return true;
+	case MMU_MMIO:
+		o->kind = OUT_MMIO;
+		o->gpa = f->gpa;
+		return true;
+	case MMU_EMULATE: o->emulated = true; return true;
+	case MMU_RING_FULL:
+		if (c->m->ring_full) {
+			c->m->ring_full(c);
 			return false;
 		}
-		struct mmu_fault f = {.addr = addr,
-				      .gva = la,
-				      .access = to_mmu_access(access),
-				      .flags = pf,
-				      .walk_access = to_mmu_access(o->access)};
+	}
+	fail_msg("page fault: result %d", r);
+	return true;
+}
 
-		o->faults++;
-		r = mmu_page_fault(c->v, &f);
-		switch (r) {
-		case MMU_RETRY: continue;
-		case MMU_INJECT:
-			o->kind = OUT_FAULT;
-			o->code = f.guest.error_code;
-			o->cr2 = f.guest.cr2;
-			return true;
-		case MMU_MMIO:
-			o->kind = OUT_MMIO;
-			o->gpa = f.gpa;
-			return true;
-		case MMU_EMULATE: o->emulated = true; return true;
-		default: fail_msg("page fault: result %d", r);
+/* One address through our tables: o->hpa, or an outcome that ends the access (true). */
+static bool resolve(struct cpu *c, uint64_t addr, uint64_t la, unsigned access, uint32_t flags,
+		    struct outcome *o)
+{
+	bool shadow = mmu_get_policy(c->m->vm) == MMU_POLICY_SHADOW, ended = false;
+
+	o->kind = OUT_OK;
+	for (unsigned tries = 0; tries < 100; tries++) {
+		uint32_t pf = flags | MMU_PF_GVA_VALID;
+		struct tlb_entry *e;
+
+		enter(c);
+		e = translate(c, addr, access, &pf);
+		if (e) {
+			o->hpa = e->hpa | (addr & 0xfff);
+		} else {
+			struct mmu_fault f = {.addr = addr,
+					      .gva = la,
+					      .access = to_mmu_access(access),
+					      .flags = pf,
+					      .walk_access = to_mmu_access(o->access)};
+
+			ended = handle_fault(c, &f, o);
+			if (!ended)
+				continue;
 		}
+		if (!shadow && !o->emulated && c->m->resolved)
+			c->m->resolved(c, addr, access, o);
+		return ended;
 	}
 	fail_msg("no end of faults at %llx", (unsigned long long)addr);
 	return true;
@@ -427,13 +555,16 @@ static void emulate(struct cpu *c, uint64_t la, unsigned access, uint64_t value,
 
 	assert_in_range(r, 0, 1);
 	if (r) {
-		o->kind = OUT_FAULT;
+		o->kind = w.fault.nested ? OUT_NESTED : OUT_FAULT;
 		o->code = w.fault.error_code;
+		o->misconfig = w.fault.misconfig;
 		o->cr2 = w.fault.cr2;
 		return;
 	}
 	o->kind = OUT_OK;
 	o->gpa = w.gpa;
+	if (access & OACC_W && c->m->storing)
+		c->m->storing(c->m);
 	if (access & OACC_W && mmu_guest_write(c->v, w.gpa, &value, size))
 		o->kind = OUT_MMIO;
 	else if (!machine_ptr(c->m, w.gpa))
@@ -454,14 +585,16 @@ struct guest_read {
 static bool guest_read(void *priv, uint64_t gpa, unsigned size, uint64_t *value)
 {
 	struct guest_read *g = priv;
-	uint64_t hpa;
+	/* With EPT's A and D bits in use what a walk reads counts as written. */
+	bool ad = g->c->nested ? g->c->nregs.eptp & BIT(6) : g->c->root.pml;
+	unsigned access = ad ? OACC_W : 0;
 
-	if (resolve(g->c, gpa, g->la, 0, MMU_PF_TABLE, &hpa, g->o)) {
+	if (resolve(g->c, gpa, g->la, access, MMU_PF_TABLE, g->o)) {
 		g->ended = true;
 		return false;
 	}
-	*value = size == 4 ? __atomic_load_n((uint32_t *)hpa, __ATOMIC_RELAXED)
-			   : __atomic_load_n((uint64_t *)hpa, __ATOMIC_RELAXED);
+	*value = size == 4 ? __atomic_load_n((uint32_t *)g->o->hpa, __ATOMIC_RELAXED)
+			   : __atomic_load_n((uint64_t *)g->o->hpa, __ATOMIC_RELAXED);
 	return true;
 }
 
@@ -479,38 +612,20 @@ static struct oracle_regs to_oracle(const struct mmu_regs *r)
 	return o;
 }
 
-/* A and D bits, as silicon sets them. False: the access ended or must begin again. */
-static bool set_ad(struct guest_read *g, const struct oracle_xlat *x, bool *again)
+/* A and D bits, as silicon sets them. False: the access ended. */
+static bool set_ad(struct guest_read *g, const struct oracle_xlat *x)
 {
 	for (unsigned i = 0; i < x->n; i++) {
 		const struct oracle_entry *e = &x->entry[i];
-		uint64_t want = e->value | BIT(5) |
-				(i == x->n - 1 && g->access & OACC_W ? BIT(6) : 0),
-			 hpa;
-		uint8_t *p;
+		uint64_t want =
+			e->value | BIT(5) | (i == x->n - 1 && g->access & OACC_W ? BIT(6) : 0);
 
 		if (want == e->value)
 			continue;
-		p = machine_ptr(g->c->m, e->gpa);
-		for (unsigned n = 0; n < NR_REGIONS; n++) {
-			const struct region *rg = &g->c->m->region[n];
-
-			if (rg->used && rg->readonly && e->gpa - rg->gpa < rg->size)
-				p = NULL; /* tables in ROM keep their bits */
-		}
-		if (!p)
-			continue;
-		if (resolve(g->c, e->gpa, g->la, OACC_W, MMU_PF_TABLE, &hpa, g->o)) {
-			if (g->o->emulated)
-				fail_msg("a table's A bit cannot be set");
+		if (resolve(g->c, e->gpa, g->la, OACC_W, MMU_PF_TABLE, g->o))
 			return false;
-		}
-		if (e->size == 4)
-			*(uint32_t *)hpa = (uint32_t)want;
-		else
-			*(uint64_t *)hpa = want;
+		store(g->c, g->o->hpa, &want, e->size);
 	}
-	*again = false;
 	return true;
 }
 
@@ -522,30 +637,28 @@ static struct outcome tdp_access(struct cpu *c, uint64_t la, unsigned access, ui
 	struct oracle_mem mem = {.read = guest_read, .priv = &g};
 	struct oracle_regs regs = to_oracle(&c->regs);
 	struct oracle_xlat x;
-	bool again = false;
-	uint32_t code;
-	uint64_t hpa;
+	uint32_t code = 0;
+	bool ended;
 
 	oracle_translate(&regs, &mem, la, &x);
-	if (g.ended)
-		return o;
-	code = oracle_judge(&regs, &x, access);
+	ended = g.ended;
+	if (!ended)
+		code = oracle_judge(&regs, &x, access);
 	if (code) {
 		o.kind = OUT_FAULT;
 		o.code = code & ~ORACLE_FAULT;
 		o.cr2 = regs.efer & BIT(10) ? la : (uint32_t)la;
 		return o;
 	}
-	if (regs.cr0 >> 31 && !set_ad(&g, &x, &again))
-		return o;
-	if (resolve(c, x.frame | (la & 0xfff), la, access, 0, &hpa, &o)) {
-		if (o.emulated)
-			emulate(c, la, access, value, size, &o);
-		return o;
-	}
-	o.hpa = hpa;
-	if (access & OACC_W)
-		memcpy((void *)hpa, &value, size);
+	if (!ended && regs.cr0 >> 31)
+		ended = !set_ad(&g, &x);
+	if (!ended)
+		ended = resolve(c, x.frame | (la & 0xfff), la, access, 0, &o);
+	/* Also when a table was tracked: the walk is the emulator's then. */
+	if (ended && o.emulated)
+		emulate(c, la, access, value, size, &o);
+	if (!ended && access & OACC_W)
+		store(c, o.hpa, &value, size);
 	return o;
 }
 
@@ -553,19 +666,17 @@ struct outcome cpu_access(struct cpu *c, uint64_t la, unsigned access, uint64_t 
 			  unsigned size)
 {
 	struct outcome o = {.access = access};
-	uint64_t hpa;
 
 	if (!(c->regs.efer & BIT(10)))
 		la = (uint32_t)la;
 	if (mmu_get_policy(c->m->vm) == MMU_POLICY_TDP)
 		return tdp_access(c, la, access, value, size);
-	if (resolve(c, la, la, access, 0, &hpa, &o)) {
+	if (resolve(c, la, la, access, 0, &o)) {
 		if (o.emulated)
 			emulate(c, la, access, value, size, &o);
 		return o;
 	}
-	o.hpa = hpa;
 	if (access & OACC_W)
-		memcpy((void *)hpa, &value, size);
+		store(c, o.hpa, &value, size);
 	return o;
 }

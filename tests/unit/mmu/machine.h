@@ -16,8 +16,8 @@
 
 #define NR_CPUS	   4
 #define NR_TLB	   64
-#define NR_PSC	   8
-#define NR_REGIONS 6
+#define NR_PSC	   16
+#define NR_REGIONS 8
 
 struct tlb_entry {
 	bool valid;
@@ -25,9 +25,12 @@ struct tlb_entry {
 	uint64_t hpa;	    /* of the 4-KiB page */
 	bool w, u, x, g, d;
 	unsigned key, pcid;
+	unsigned level; /* (psc) of the table */
+	unsigned space; /* 0, or 1 + the number of the L1's EPT that it came by */
 };
 
 struct machine;
+struct outcome;
 
 struct cpu {
 	struct machine *m;
@@ -35,11 +38,16 @@ struct cpu {
 	struct mmu_regs regs;
 	struct mmu_root root;
 	struct tlb_entry tlb[NR_TLB];
-	struct tlb_entry
-		psc[NR_PSC]; /* last-level tables remembered: @page is of 2 MiB, @hpa the table */
+	/* Tables remembered: @page is the part of the address that led there, @hpa the table. */
+	struct tlb_entry psc[NR_PSC];
 	unsigned next_tlb, next_psc;
 	uint64_t pml[64];
 	unsigned pml_n;
+	/* In L2: @regs are its, L1's wait here. */
+	bool nested;
+	unsigned ept; /* a number that the test gives to each EPTP */
+	struct mmu_nested_regs nregs;
+	struct mmu_regs l1;
 };
 
 struct region {
@@ -59,17 +67,27 @@ struct machine {
 	uint8_t *map; /* all host memory, 1-GiB aligned */
 	size_t map_size;
 	uint64_t flushes, kicks, notified;
+	/* All below are optional. */
 	/* Called before TLBs are flushed: a processor's last chance to use what it has. */
 	void (*before_flush)(struct machine *m, const struct mmu_flush *f);
+	/* A processor or the emulator is about to store data. */
+	void (*storing)(struct machine *m);
+	/* Host memory was written, by a processor or by L0. */
+	void (*wrote)(struct machine *m, uint64_t hpa, uint64_t len);
+	/* TDP: an address went through our tables, to o->hpa or to what ended the access. */
+	void (*resolved)(struct cpu *c, uint64_t gpa, unsigned access, const struct outcome *o);
+	/* A vCPU's ring is full: make room. */
+	void (*ring_full)(struct cpu *c);
 };
 
-enum outcome_kind { OUT_OK, OUT_FAULT, OUT_MMIO };
+enum outcome_kind { OUT_OK, OUT_FAULT, OUT_MMIO, OUT_NESTED };
 struct outcome {
 	enum outcome_kind kind;
 	uint64_t hpa;  /* OUT_OK: of the byte */
 	gpa_t gpa;     /* OUT_MMIO */
-	uint32_t code; /* OUT_FAULT */
-	uint64_t cr2;
+	uint32_t code; /* OUT_FAULT; OUT_NESTED: the qualification */
+	uint64_t cr2;  /* OUT_NESTED: the ngpa */
+	bool misconfig;
 	unsigned faults; /* how many L0 handled */
 	bool emulated;
 	unsigned access; /* what was asked for */
@@ -95,6 +113,11 @@ void cpu_invlpg(struct cpu *c, uint64_t la);
 /* Bit 63 of @cr3 (with CR4.PCIDE): nothing is flushed. */
 void cpu_load_cr3(struct cpu *c, uint64_t cr3);
 void cpu_invpcid(struct cpu *c, enum mmu_invpcid type, unsigned pcid, uint64_t la);
+/* Run an L2 by this EPT, whose number is @ept; and go back to L1. -EINVAL as from the MMU. */
+int cpu_enter_nested(struct cpu *c, const struct mmu_nested_regs *regs, unsigned ept);
+void cpu_leave_nested(struct cpu *c);
+/* INVEPT: of this EPT, or (@eptp 0) of all. */
+void cpu_invept(struct cpu *c, uint64_t eptp, unsigned ept);
 /* 0 without CR4.PCIDE. */
 unsigned cpu_pcid(const struct cpu *c);
 

@@ -59,6 +59,7 @@ static void grant(struct oracle_xlat *out, uint64_t e, bool nx)
 {
 	out->w = out->w && bit(e, 1);
 	out->u = out->u && bit(e, 2);
+	out->a = out->a && bit(e, 5);
 	out->x = out->x && !(nx && bit(e, 63));
 }
 
@@ -153,7 +154,7 @@ void oracle_translate(const struct oracle_regs *regs, const struct oracle_mem *m
 		      struct oracle_xlat *out)
 {
 	memset(out, 0, sizeof(*out));
-	out->w = out->u = out->x = true;
+	out->w = out->u = out->x = out->a = true;
 	if (!paging(regs)) {
 		out->frame = field(la, 31, 12);
 		out->d = true;
@@ -169,7 +170,8 @@ void oracle_translate(const struct oracle_regs *regs, const struct oracle_mem *m
 
 uint32_t oracle_judge(const struct oracle_regs *r, const struct oracle_xlat *x, unsigned access)
 {
-	bool write = access & OACC_W, user = access & OACC_U, fetching = access & OACC_X;
+	bool write = access & OACC_W, fetching = access & OACC_X;
+	bool implicit = access & OACC_IMPLICIT, user = access & OACC_U && !implicit;
 	bool wp = bit(r->cr0, 16), smep = bit(r->cr4, 20), smap = bit(r->cr4, 21);
 	bool pke = lma(r) && bit(r->cr4, 22);
 	uint32_t code = ORACLE_FAULT | (write ? 2 : 0) | (user ? 4 : 0);
@@ -189,7 +191,8 @@ uint32_t oracle_judge(const struct oracle_regs *r, const struct oracle_xlat *x, 
 	else if (user)
 		ok = x->u && (!write || x->w);
 	else
-		ok = !(smap && x->u && !(access & OACC_AC)) && (!write || x->w || !wp);
+		ok = !(smap && x->u && (implicit || !(access & OACC_AC))) &&
+		     (!write || x->w || !wp);
 	if (pke && x->u && !fetching) {
 		bool ad = bit(r->pkru, 2 * x->key), wd = bit(r->pkru, 2 * x->key + 1);
 
@@ -203,5 +206,84 @@ uint32_t oracle_judge(const struct oracle_regs *r, const struct oracle_xlat *x, 
 bool oracle_same(const struct oracle_xlat *a, const struct oracle_xlat *b)
 {
 	return a->kind == b->kind && a->frame == b->frame && a->w == b->w && a->u == b->u &&
-	       a->x == b->x && a->g == b->g && a->d == b->d && a->key == b->key;
+	       a->x == b->x && a->g == b->g && a->a == b->a && a->d == b->d && a->key == b->key;
+}
+
+/* ---- EPT (SDM volume 3, "The Extended Page Table Mechanism") ---- */
+
+static bool ept_wrong(const struct oracle_ept_regs *r, uint64_t e, unsigned level, bool leaf)
+{
+	unsigned type = e >> 3 & 7;
+
+	if (!bit(e, 0) && (bit(e, 1) || !r->exec_only))
+		return true; /* writable or executable, and not readable */
+	if (r->width < 52 && field(e, 51, r->width))
+		return true;
+	if (level == 4)
+		return field(e, 7, 3);
+	if (!leaf)
+		return field(e, 6, 3);
+	if (type == 2 || type == 3 || type == 7)
+		return true;
+	return (level == 3 && field(e, 29, 12)) || (level == 2 && field(e, 20, 12));
+}
+
+void oracle_ept_translate(const struct oracle_ept_regs *regs, const struct oracle_mem *mem,
+			  uint64_t ngpa, struct oracle_ept *out)
+{
+	uint64_t table = field(regs->eptp, 51, 12);
+	bool ad = bit(regs->eptp, 6), leaf;
+
+	memset(out, 0, sizeof(*out));
+	out->r = out->w = out->x = out->a = true;
+	for (unsigned level = 4;; level--) {
+		unsigned shift = 12 + 9 * (level - 1);
+		struct oracle_entry *at = &out->entry[out->n];
+
+		at->gpa = table + (ngpa >> shift & 0x1ff) * 8;
+		at->size = 8;
+		if (!mem->read(mem->priv, at->gpa, 8, &at->value)) {
+			out->kind = ORACLE_EPT_MISCONFIG; /* all ones */
+			return;
+		}
+		out->n++;
+		if (!field(at->value, 2, 0)) {
+			out->kind = ORACLE_EPT_VIOLATION;
+			out->r = out->w = out->x = false;
+			return;
+		}
+		leaf = level == 1 || (level < 4 && bit(at->value, 7));
+		if (ept_wrong(regs, at->value, level, leaf)) {
+			out->kind = ORACLE_EPT_MISCONFIG;
+			return;
+		}
+		out->r = out->r && bit(at->value, 0);
+		out->w = out->w && bit(at->value, 1);
+		out->x = out->x && bit(at->value, 2);
+		out->a = out->a && (!ad || bit(at->value, 8));
+		table = field(at->value, 51, 12);
+		if (leaf) {
+			out->d = !ad || bit(at->value, 9);
+			out->frame = field(at->value, 51, shift) + field(ngpa, shift - 1, 12);
+			return;
+		}
+	}
+}
+
+bool oracle_ept_allows(const struct oracle_ept *x, unsigned access)
+{
+	return x->kind == ORACLE_EPT_OK && (access & OACC_W ? x->w : access & OACC_X ? x->x : x->r);
+}
+
+uint32_t oracle_ept_qualification(const struct oracle_ept *x, unsigned access)
+{
+	uint32_t q = access & OACC_W ? 2 : access & OACC_X ? 4 : 1;
+
+	return q | (x->r ? 8 : 0) | (x->w ? 16 : 0) | (x->x ? 32 : 0);
+}
+
+bool oracle_ept_same(const struct oracle_ept *a, const struct oracle_ept *b)
+{
+	return a->kind == b->kind && a->frame == b->frame && a->r == b->r && a->w == b->w &&
+	       a->x == b->x && a->a == b->a && a->d == b->d;
 }

@@ -72,8 +72,11 @@ static void walks(void **state)
 static void map(void **state)
 {
 	struct mmu_map_range r[8];
+	struct mmu_map_list list = {.v = r, .max = 8};
 
-	assert_int_equal(mmu_inspect_map(m.cpu[0].v, NULL, 0, r, 8), 3);
+	assert_int_equal(mmu_inspect_map(m.cpu[0].v, NULL, 0, &list), 0);
+	assert_int_equal(list.n, 3);
+	assert_false(list.more);
 	assert_int_equal(r[0].start, 0x1000);
 	assert_int_equal(r[0].end, 0x2fff);
 	assert_int_equal(r[0].gpa, 0x10000);
@@ -82,7 +85,28 @@ static void map(void **state)
 	assert_int_equal(r[2].start, 0x200000);
 	assert_int_equal(r[2].end, 0x3fffff);
 	assert_int_equal(r[2].page_shift, 21);
-	assert_int_equal(mmu_inspect_map(m.cpu[0].v, NULL, 0x3000, r, 1), 1);
+	list.max = 1;
+	assert_int_equal(mmu_inspect_map(m.cpu[0].v, NULL, 0x3000, &list), 0);
+	assert_int_equal(list.n, 1);
+	assert_true(list.more);
+	assert_int_equal(list.next, 0x200000);
+}
+
+/* Upper levels that all lead to one table of holes: 2^36 entries to look at. */
+static void map_is_bounded(void **state)
+{
+	struct mmu_map_range r[4];
+	struct mmu_map_list list = {.v = r, .max = 4};
+
+	for (unsigned i = 0; i < 512; i++) {
+		poke(&m, 0x1000 + 8 * i, 0x2007);
+		poke(&m, 0x2000 + 8 * i, 0x3007);
+		poke(&m, 0x3000 + 8 * i, 0x5007);
+	}
+	assert_int_equal(mmu_inspect_map(m.cpu[0].v, NULL, 0, &list), 0);
+	assert_int_equal(list.n, 0);
+	assert_true(list.more);
+	assert_true(list.next > 0 && list.next < GIB(512));
 }
 
 static void pages_and_roots(void **state)
@@ -97,7 +121,7 @@ static void pages_and_roots(void **state)
 	assert_int_equal(cpu_access(&m.cpu[0], 0x200000, OACC_W, 0, 8).kind, OUT_OK);
 	n = mmu_inspect_pages(m.vm, 0, p, 16);
 	assert_true(n >= 3);
-	assert_int_equal(p[0].level, 4);
+	assert_int_equal(p[0].role.level, 4);
 	assert_int_equal(mmu_inspect_roots(m.cpu[0].v, roots, 8) >= 1, 1);
 	assert_true(roots[0].current);
 	mmu_inspect_context(m.cpu[0].v, MMU_WHICH_CURRENT, &c);
@@ -140,6 +164,54 @@ static void words(void **state)
 	assert_string_equal(buf, "MMIO gpa 0x7000 generation 9");
 }
 
+static enum mmu_why why_of(gva_t gva, struct mmu_inspect_walk *w)
+{
+	assert_int_equal(mmu_inspect_walk(m.cpu[0].v, NULL, gva, w), 0);
+	assert_int_equal(w->guest_result, w->why != MMU_WHY_NONE);
+	return w->why;
+}
+
+static void whys(void **state)
+{
+	struct mmu_inspect_walk w;
+
+	poke(&m, 0x3010, 0x6007 | BIT(51));  /* above MAXPHYADDR */
+	poke(&m, 0x3018, GIB(2) | 7);	     /* a table that lies nowhere */
+	poke(&m, 0x4020, 0x12007 | BIT(63)); /* a user's page, not executable */
+	assert_int_equal(why_of(0x1000, &w), MMU_WHY_NONE);
+	assert_int_equal(w.allowed, MMU_MAY_READ | MMU_MAY_USER_READ);
+	assert_int_equal(why_of(0x4000, &w), MMU_WHY_NONE);
+	assert_int_equal(w.allowed,
+			 MMU_MAY_READ | MMU_MAY_WRITE | MMU_MAY_USER_READ | MMU_MAY_USER_WRITE);
+	assert_int_equal(why_of(BIT(47), &w), MMU_WHY_NOT_CANONICAL);
+	assert_int_equal(w.guest.nsteps, 0);
+	assert_int_equal(why_of(0x5000, &w), MMU_WHY_NOT_PRESENT);
+	assert_int_equal(why_of(0x400000, &w), MMU_WHY_RESERVED);
+	assert_int_equal(w.rsvd, BIT(51));
+	assert_int_equal(w.guest.steps[w.guest.nsteps - 1].level, 2);
+	assert_int_equal(why_of(0x600000, &w), MMU_WHY_NO_MEMORY);
+	assert_int_equal(w.guest.nsteps, 4);
+	for (unsigned why = 0; why < MMU_WHY_COUNT; why++)
+		assert_non_null(mmu_why_name((enum mmu_why)why));
+}
+
+static void by_gpa(void **state)
+{
+	struct mmu_inspect_walk w;
+	bool tdp = mmu_get_policy(m.vm) == MMU_POLICY_TDP;
+
+	assert_int_equal(cpu_access(&m.cpu[0], 0x1234, 0, 0, 1).kind, OUT_OK);
+	mmu_inspect_gpa(m.cpu[0].v, 0x10234, &w);
+	assert_true(w.in_slot && w.has_root);
+	assert_int_equal(w.hva, (hva_t)(uintptr_t)m.map + 0x10234);
+	assert_int_equal(w.by_gva, !tdp);
+	assert_int_equal(w.present, tdp);
+	if (tdp)
+		assert_int_equal(w.hpa, w.hva);
+	mmu_inspect_gpa(m.cpu[0].v, ~0ull, &w);
+	assert_false(w.in_slot || w.present);
+}
+
 static unsigned events;
 static struct mmu_trace_event last;
 
@@ -166,7 +238,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup_tdp, teardown)
 #define S(f) cmocka_unit_test_setup_teardown(f, setup_shadow, teardown)
 	const struct CMUnitTest tests[] = {
-		T(walks),	    S(walks), T(map),	S(map),	  T(pages_and_roots),
+		T(walks),	    S(walks), T(map),	S(map), T(map_is_bounded), T(whys), S(whys), T(by_gpa), S(by_gpa),	  T(pages_and_roots),
 		S(pages_and_roots), S(words), T(trace), S(trace),
 	};
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Four vCPU threads on one MMU, beside threads that clear logs, change slots and zap everything.
- * Each vCPU owns some page tables (below shared upper ones), remaps pages by stores through its own
- * mapping and INVLPG, and must find behind each address the frame that it put there. Made for TSan.
+ * Shadow: each vCPU owns some page tables (below shared upper ones), remaps pages by stores through
+ * its own mapping and INVLPG, and must find behind each address the frame that it put there. TDP:
+ * all fault on the same tables at once, and each must find what it last stored. Made for TSan.
  */
 #include <pthread.h>
 #include <sched.h>
@@ -16,9 +17,10 @@
 #include <cmocka.h>
 
 #include "mmu/mmu.h"
+#include "mmu/stats.h"
 
 #define NR     4
-#define RAM    MIB(8)
+#define RAM    MIB(32)
 #define FRAMES 64u /* data frames a vCPU */
 #define ROUNDS 30000u
 #define TAG    0x7a670000u
@@ -38,6 +40,7 @@ struct vm {
 	uint8_t *ram, *extra;
 	bool stop;
 	uint64_t accesses;
+	uint32_t turn; /* atomic */
 };
 
 static void op_flush(void *priv, const struct mmu_flush *f)
@@ -209,6 +212,42 @@ static void *vcpu_thread(void *arg)
 	return NULL;
 }
 
+/*
+ * Word n of every page is vCPU n's; the memory behind RAM comes and goes. Half of the accesses go
+ * where the other vCPUs are just now, so that several fault for one page at once.
+ */
+static void *tdp_thread(void *arg)
+{
+	struct vcpu *c = arg;
+	static const gpa_t hole = GIB(1);
+	uint64_t value, stored[RAM >> 12] = {0};
+
+	for (unsigned round = 0; round < ROUNDS; round++) {
+		uint32_t turn = __atomic_fetch_add(&c->vm->turn, 1, __ATOMIC_RELAXED);
+		unsigned page =
+			(rand_r(&c->seed) % 2 ? turn / NR * 67 : (unsigned)rand_r(&c->seed)) %
+			(RAM >> 12);
+		gpa_t at = ((gpa_t)page << 12) + 8 * (c->id + 8);
+
+		switch (rand_r(&c->seed) % 8) {
+		case 0:
+			assert_true(touch(c, hole + ((gpa_t)page % 64 << 12), false, &value));
+			break;
+		case 1:
+		case 2:
+		case 3:
+			stored[page] = round + 1;
+			assert_true(touch(c, at, true, &stored[page]));
+			break;
+		default:
+			assert_true(touch(c, at, false, &value));
+			assert_int_equal(value, stored[page]);
+			break;
+		}
+	}
+	return NULL;
+}
+
 static void *meddler(void *arg)
 {
 	struct vm *vm = arg;
@@ -234,10 +273,8 @@ static void *meddler(void *arg)
 	return NULL;
 }
 
-static void run(enum mmu_policy policy, enum mmu_format format, uint64_t table_bytes)
+static void run(const struct mmu_config *config)
 {
-	struct mmu_config config = {
-		.policy = policy, .tdp_format = format, .max_table_bytes = table_bytes};
 	struct mmu_regs regs = {.cr0 = BIT(31) | BIT(16) | 1,
 				.cr4 = BIT(5),
 				.efer = BIT(8) | BIT(10),
@@ -246,14 +283,18 @@ static void run(enum mmu_policy policy, enum mmu_format format, uint64_t table_b
 	struct slot_desc ram_slot = {.size = RAM};
 	static struct vm vm;
 	pthread_t t[NR], m;
+	uint64_t parallel = 0;
 	char text[256];
+	void *map;
 
 	memset(&vm, 0, sizeof(vm));
-	vm.ram = mmap(NULL, RAM + 0x4000, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-		      0);
+	map = mmap(NULL, RAM + 2 * MIB(2), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+		   0);
+	assert_ptr_not_equal(map, MAP_FAILED);
+	vm.ram = (uint8_t *)ALIGN_UP((uintptr_t)map, MIB(2)); /* so that large pages are possible */
 	vm.extra = vm.ram + RAM;
 	ram_slot.host = vm.ram;
-	assert_int_equal(mmu_vm_create(&config, &ops, &vm, &vm.mmu), 0);
+	assert_int_equal(mmu_vm_create(config, &ops, &vm, &vm.mmu), 0);
 	assert_int_equal(slot_add(vm.mmu, &ram_slot), 0);
 	*ram(&vm, 0x10000) = 0x11000 | 0x67;
 	*ram(&vm, 0x9000) = 0x10000 | 0x67;
@@ -276,33 +317,59 @@ static void run(enum mmu_policy policy, enum mmu_format format, uint64_t table_b
 	}
 	pthread_create(&m, NULL, meddler, &vm);
 	for (unsigned n = 0; n < NR; n++)
-		pthread_create(&t[n], NULL, vcpu_thread, &vm.cpu[n]);
+		pthread_create(&t[n], NULL,
+			       config->policy == MMU_POLICY_TDP ? tdp_thread : vcpu_thread,
+			       &vm.cpu[n]);
 	for (unsigned n = 0; n < NR; n++)
 		pthread_join(t[n], NULL);
 	__atomic_store_n(&vm.stop, true, __ATOMIC_RELEASE);
 	pthread_join(m, NULL);
 	if (mmu_audit(vm.mmu, text, sizeof(text)))
 		fail_msg("audit: %s", text);
-	for (unsigned n = 0; n < NR; n++)
+	for (unsigned n = 0; n < NR; n++) {
+		struct mmu_vcpu_stats stats;
+
+		mmu_vcpu_read_stats(vm.cpu[n].v, &stats);
+		parallel += stats.pf_parallel;
 		mmu_vcpu_destroy(vm.cpu[n].v);
+	}
+	assert_int_equal(parallel != 0,
+			 config->policy == MMU_POLICY_TDP && !(config->disable & MMU_NO_PARALLEL));
 	mmu_vm_destroy(vm.mmu);
-	munmap(vm.ram, RAM + 0x4000);
+	munmap(map, RAM + 2 * MIB(2));
 }
 
 static void shadow(void **state)
 {
-	run(MMU_POLICY_SHADOW, MMU_FORMAT_EPT, 0);
+	run(&(struct mmu_config){.policy = MMU_POLICY_SHADOW});
 }
 
 static void shadow_small(void **state)
 {
-	run(MMU_POLICY_SHADOW, MMU_FORMAT_EPT, 1);
+	run(&(struct mmu_config){.policy = MMU_POLICY_SHADOW, .max_table_bytes = 1});
+}
+
+static void ept(void **state)
+{
+	run(&(struct mmu_config){.policy = MMU_POLICY_TDP});
+}
+
+static void npt_small_pages(void **state)
+{
+	run(&(struct mmu_config){
+		.policy = MMU_POLICY_TDP, .tdp_format = MMU_FORMAT_NPT, .max_page_level = 1});
+}
+
+static void ept_not_parallel(void **state)
+{
+	run(&(struct mmu_config){.policy = MMU_POLICY_TDP, .disable = MMU_NO_PARALLEL});
 }
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(shadow),
-					   cmocka_unit_test(shadow_small)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(shadow), cmocka_unit_test(shadow_small),
+					   cmocka_unit_test(ept), cmocka_unit_test(npt_small_pages),
+					   cmocka_unit_test(ept_not_parallel)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,6 +12,8 @@
 #include "cpu/cpu_internal.h"
 #include "tests/unit/cpu/common/tiny.h"
 
+static uint64_t log_page[CPU_PML_ENTRIES];
+
 static uint64_t seed = 0x9e3779b97f4a7c15ull;
 
 static uint64_t rnd(void)
@@ -67,6 +69,8 @@ static void random_state(struct tiny *t, enum tiny_mode mode)
 	t->c->pf_error_mask = 0;
 	t->c->pf_error_match = rnd() % 2;
 	t->c->exits = rnd() & rnd();
+	t->c->pml = log_page;
+	t->c->pml_index = (uint16_t)(rnd() % (CPU_PML_ENTRIES + 2) - 2); /* full: beyond the end */
 	cpu_state_changed(t->cpu);
 }
 
@@ -78,6 +82,7 @@ static void after_exit(struct tiny *t, enum cpu_exit_reason reason)
 	case CPU_EXIT_EXCEPTION:
 	case CPU_EXIT_TDP_VIOLATION:
 	case CPU_EXIT_TDP_MISCONFIG:
+	case CPU_EXIT_PML_FULL:
 		cpu_inject_exception(t->cpu, (uint8_t)(rnd() % 20), false, 0);
 		break;
 	default: cpu_skip(t->cpu); break;
