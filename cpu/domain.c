@@ -223,7 +223,7 @@ uint64_t cpu_domain_mark(struct cpu *c, hpa_t hpa, unsigned len)
 	f = make_frame(d, pfn);
 	alone = d->cpus.next == d->cpus.prev;
 	if (!__atomic_fetch_or(&f->lines, lines, __ATOMIC_SEQ_CST)) {
-		f->near = 0;
+		__atomic_store_n(&f->near, 0, __ATOMIC_RELAXED);
 		if (!alone) {
 			post_drop_writes(d, pfn, c);
 			__atomic_store_n(&f->seq, d->seq, __ATOMIC_SEQ_CST);

@@ -66,7 +66,7 @@ static void audit_writable(struct audit *a, const struct shadow_page *sp, unsign
 	for (gfn_t g = gfn; g < gfn + level_pages(sp->role.level); g++) {
 		struct shadow_page *table;
 
-		if (*slot_shadowed(slot, g)) {
+		if (slot_shadows(slot, g)) {
 			for_each_shadow(a->vm, table, g)
 				CHECK(table->unsync, AT "guest table %llx is writable",
 				      AT_ARGS(sp, i), (unsigned long long)g);
@@ -277,7 +277,7 @@ static void audit_page(struct audit *a, struct shadow_page *sp, uint64_t *linked
 		const struct memslot *slot = slot_of(vm, sp->gfn);
 
 		a->shadows++;
-		CHECK(slot && *slot_shadowed(slot, sp->gfn), AT "shadows an unprotected frame",
+		CHECK(slot && slot_shadows(slot, sp->gfn), AT "shadows an unprotected frame",
 		      AT_ARGS(sp, 0));
 	}
 }

@@ -286,9 +286,10 @@ int dirty_ring_reset(struct dirty_client *c)
 	list_for_each_entry (vcpu, &vm->vcpus, link) {
 		struct dirty_ring *ring = vcpu->ring;
 		uint32_t tail = __atomic_load_n(&ring->tail, __ATOMIC_ACQUIRE);
+		uint32_t head = __atomic_load_n(&ring->head, __ATOMIC_ACQUIRE);
 
 		/* The consumer is trusted with its own account, not with the ring's bounds. */
-		tail = tail - ring->reset > ring->head - ring->reset ? ring->head : tail;
+		tail = tail - ring->reset > head - ring->reset ? head : tail;
 		if (tail != ring->reset)
 			room |= vcpu->bit;
 		ring_protect(vm, ring, tail);

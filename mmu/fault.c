@@ -60,7 +60,7 @@ enum spte_result spte_set(struct mmu_vm *vm, struct shadow_page *sp, unsigned i,
 	bool reduced;
 
 	/* What becomes of the shadows of a guest table is no question for a reader. */
-	if (is_shared(want) && writable && *slot_shadowed(want->slot, want->gfn))
+	if (is_shared(want) && writable && slot_shadows(want->slot, want->gfn))
 		return SPTE_EXCLUSIVE;
 	writable = writable && sync_allow_write(vm, want->slot, want->gfn, !prefetch);
 	do {
@@ -258,7 +258,7 @@ static bool fast_fix(struct mmu_vcpu *vcpu, const struct mmu_fault *f)
 	/* A large page that is logged is split instead. */
 	if (sp->role.level > 1 && slot_max_level(vm, slot, gfn) < sp->role.level)
 		return false;
-	if (vcpu->shared ? *slot_shadowed(slot, gfn) : !sync_allow_write(vm, slot, gfn, false))
+	if (vcpu->shared ? slot_shadows(slot, gfn) : !sync_allow_write(vm, slot, gfn, false))
 		return false;
 	dirty_mark(vcpu, slot, gfn);
 	/* Should another reader be faster, then it did the same. */
@@ -465,7 +465,7 @@ static int shadow_fix(struct mmu_vcpu *vcpu, struct mmu_fault *f, struct walker 
 	if (slot && slot_is_missing(slot, w->gfn))
 		return MMU_WAIT;
 	if (write && slot && f->flags & MMU_PF_PRESENT &&
-	    *slot_shadowed(slot, w->gfn) >= SHADOWED_HIGHER)
+	    slot_shadows(slot, w->gfn) >= SHADOWED_HIGHER)
 		return write_tracked(vcpu, f, w);
 	r = relax_for_wp(c, f, w);
 	if (r)

@@ -388,6 +388,12 @@ static inline uint32_t *slot_shadowed(const struct memslot *slot, gfn_t gfn)
 	return &slot->shadowed[gfn - slot->base];
 }
 
+/* Its value: L0's writers look at it, by a locked access, without the lock. */
+static inline uint32_t slot_shadows(const struct memslot *slot, gfn_t gfn)
+{
+	return __atomic_load_n(slot_shadowed(slot, gfn), __ATOMIC_RELAXED);
+}
+
 #define SHADOWED_LEAF	1u
 #define SHADOWED_HIGHER (1u << 16)
 

@@ -35,7 +35,7 @@ void sync_forget(struct mmu_vm *vm, struct shadow_page *sp)
 
 bool sync_allow_write(struct mmu_vm *vm, struct memslot *slot, gfn_t gfn, bool may_unsync)
 {
-	uint32_t shadowed = *slot_shadowed(slot, gfn);
+	uint32_t shadowed = slot_shadows(slot, gfn);
 	struct shadow_page *sp;
 
 	if (likely(!shadowed))

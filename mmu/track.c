@@ -92,7 +92,7 @@ void track_write(struct mmu_vm *vm, struct mmu_vcpu *vcpu, gpa_t gpa, uint64_t l
 		uint64_t n = MIN(len, PAGE_SIZE - (gpa & ~PAGE_MASK));
 		struct memslot *slot = slot_of(vm, gpa >> PAGE_SHIFT);
 
-		if (slot && *slot_shadowed(slot, gpa >> PAGE_SHIFT))
+		if (slot && slot_shadows(slot, gpa >> PAGE_SHIFT))
 			frame_written(vm, vcpu, gpa, n);
 		gpa += n;
 		len -= n;
@@ -119,7 +119,7 @@ void track_walk(struct mmu_vm *vm, const struct mmu_context *c, const struct wal
 			continue;
 		/* Without the lock in between the slot may have gone. */
 		slot = slot_of(vm, gpa >> PAGE_SHIFT);
-		if (!slot || !*slot_shadowed(slot, gpa >> PAGE_SHIFT))
+		if (!slot || !slot_shadows(slot, gpa >> PAGE_SHIFT))
 			continue;
 		for_each_shadow_safe(vm, sp, tmp, gpa >> PAGE_SHIFT)
 		{

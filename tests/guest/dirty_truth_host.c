@@ -68,7 +68,7 @@ struct test {
 
 	pthread_t device, coordinator;
 	struct client client[CLIENTS];
-	uint8_t *before; /* memory at the last round's end */
+	uint8_t *now, *before; /* memory at this and at the last round's end */
 	uint32_t dma[TRUTH_PAGES];
 	uint64_t shared[BITMAP_WORDS(TRUTH_PAGES)];
 	uint64_t changed, recorded;
@@ -349,9 +349,9 @@ static void *device_thread(void *arg)
 
 static void complain(const struct test *t, const struct client *c, uint64_t page, const char *what)
 {
-	const struct truth *g = (const void *)(t->h.vm->ram + KIT_HEAP);
+	const struct truth *g = (const void *)(t->now + KIT_HEAP);
 	const uint64_t *have = (const void *)(c->copy + (page << PAGE_SHIFT));
-	const uint64_t *want = (const void *)(t->h.vm->ram + (page << PAGE_SHIFT));
+	const uint64_t *want = (const void *)(t->now + (page << PAGE_SHIFT));
 	unsigned word = 0;
 
 	while (word < 511 && have[word] == want[word])
@@ -369,7 +369,7 @@ static bool check_page(struct test *t, struct client *c, uint64_t page, bool wri
 	uint64_t at = page << PAGE_SHIFT;
 	bool told = c->reported[page] == t->round;
 
-	if (memcmp(c->copy + at, t->h.vm->ram + at, PAGE_SIZE))
+	if (memcmp(c->copy + at, t->now + at, PAGE_SIZE))
 		complain(t, c, page, "the copy is stale");
 	else if (recorded && !told)
 		complain(t, c, page, "written and not reported");
@@ -386,12 +386,13 @@ static bool check_page(struct test *t, struct client *c, uint64_t page, bool wri
 /* Nobody writes. */
 static bool check(struct test *t)
 {
-	const struct truth *g = (const void *)(t->h.vm->ram + KIT_HEAP);
+	const struct truth *g = (const void *)(t->now + KIT_HEAP);
 	unsigned bad = 0;
 
+	must(slot_read(t->h.mmu, 0, t->now, TRUTH_RAM), "slot_read");
 	for (uint64_t page = 0; page < TRUTH_PAGES && bad < 8; page++) {
 		uint64_t at = page << PAGE_SHIFT;
-		bool written = memcmp(t->before + at, t->h.vm->ram + at, PAGE_SIZE);
+		bool written = memcmp(t->before + at, t->now + at, PAGE_SIZE);
 		bool recorded = g->stamped[page] == t->round || t->dma[page] == t->round;
 
 		t->changed += written;
@@ -399,7 +400,7 @@ static bool check(struct test *t)
 		for (unsigned k = 0; k < CLIENTS; k++)
 			bad += !check_page(t, &t->client[k], page, written, recorded);
 	}
-	memcpy(t->before, t->h.vm->ram, TRUTH_RAM);
+	memcpy(t->before, t->now, TRUTH_RAM);
 	return !bad;
 }
 
@@ -496,6 +497,7 @@ static void setup(struct test *t)
 	pthread_mutex_init(&t->lock, NULL);
 	pthread_cond_init(&t->cond, NULL);
 	t->round = 1;
+	t->now = calloc(1, TRUTH_RAM);
 	t->before = calloc(1, TRUTH_RAM);
 	must(dirty_set_notice(t->h.mmu, t->notice), "dirty_set_notice");
 	must(dirty_share_bitmap(t->h.mmu, SLOT, t->shared, NULL), "dirty_share_bitmap");
@@ -508,7 +510,7 @@ static void setup(struct test *t)
 		c->copy = calloc(1, TRUTH_RAM);
 		/* There is one ring a vCPU, so one client has it. */
 		c->tell = t->tell == TELL_RING && k ? (enum tell)(k - 1) : t->tell;
-		if (!c->copy || !t->before)
+		if (!c->copy || !t->now || !t->before)
 			die("out of memory");
 		begin(c, k == 1);
 	}
@@ -535,6 +537,7 @@ static void teardown(struct test *t)
 		free(t->client[k].copy);
 	}
 	dirty_share_bitmap(t->h.mmu, SLOT, NULL, NULL);
+	free(t->now);
 	free(t->before);
 	harness_destroy(&t->h);
 }
