@@ -405,34 +405,43 @@ static int relax_for_wp(const struct mmu_context *c, const struct mmu_fault *f, 
 	return 0;
 }
 
+/* The page that stands for the guest's table which the walk used at @level. */
+static union page_role guest_role(const struct mmu_context *c, const struct walker *w,
+				  unsigned level)
+{
+	union page_role role = c->root_role;
+
+	role.level = level;
+	role.access = w->table_access[level - 1] & MMU_MAP_ALL;
+	if (role.mode == MODE_32)
+		role.quadrant = w->addr >> 21 & 1;
+	return role;
+}
+
 /* From the root down to the page for the guest's last table. NULL: the guest changed its tables. */
-static struct shadow_page *build_guest_levels(struct mmu_vcpu *vcpu, const struct mmu_fault *f,
-					      const struct walker *w)
+static struct shadow_page *build_guest_levels(struct mmu_vcpu *vcpu, const struct walker *w)
 {
 	struct mmu_context *c = vcpu->mmu;
-	struct shadow_page *sp = root_start(c, f->addr);
+	struct shadow_page *sp = root_start(c, w->addr), *child;
 	struct mmu_vm *vm = vcpu->vm;
 
 	if (!sp || sp->invalid)
 		return NULL;
 	sp->flood = 0;
 	while (sp->role.level > w->level) {
-		unsigned i = level_index(f->addr, sp->role.level), level = sp->role.level - 1;
+		unsigned i = level_index(w->addr, sp->role.level), level = sp->role.level - 1;
 		uint64_t spte = spte_read(&sp_table(vm, sp)[i]);
-		struct shadow_page *child;
+		union page_role role = guest_role(c, w, level);
+		gfn_t gfn = w->table_gfn[level - 1];
 
-		/* A leaf was made when the guest's entry was one, too. */
-		if (spte && !spte_is_leaf(spte, sp->role.level)) {
-			child = sp_of_hpa(vm, spte & SPTE_FRAME);
-		} else {
-			union page_role role = c->root_role;
-
+		child = spte && !spte_is_leaf(spte, sp->role.level)
+				? sp_of_hpa(vm, spte & SPTE_FRAME)
+				: NULL;
+		/* A vCPU may have stored a new entry and not have come to tell of it: track_write()
+		 * is still to drop what was made of the old one. */
+		if (!child || child->gfn != gfn || child->role.word != role.word) {
 			spte_zap(vm, sp, i);
-			role.level = level;
-			role.access = w->table_access[level - 1] & MMU_MAP_ALL;
-			if (role.mode == MODE_32)
-				role.quadrant = f->addr >> 21 & 1;
-			child = sp_get(vm, w->table_gfn[level - 1], role);
+			child = sp_get(vm, gfn, role);
 			/*
 			 * Its table is write-protected from now on: is the entry still what the
 			 * walker saw? Those above were looked at when their tables were.
@@ -472,7 +481,7 @@ static int shadow_fix(struct mmu_vcpu *vcpu, struct mmu_fault *f, struct walker 
 		return r;
 	if (arena_make_room(vm, 2 * MMU_MAX_LEVEL))
 		return -ENOMEM;
-	sp = build_guest_levels(vcpu, f, w);
+	sp = build_guest_levels(vcpu, w);
 	if (!sp)
 		return MMU_RETRY;
 	level = slot ? MIN(slot_max_level(vm, slot, w->gfn), (unsigned)sp->role.level) : 1;

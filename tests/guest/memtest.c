@@ -3,18 +3,19 @@
 #include "kit/kit.h"
 
 #define PAGES  1024
-#define ROUNDS 12000
+#define ROUNDS 12000 /* with the argument "long" 15 times that */
 #define WINDOW KIT_WINDOW(1)
 
 int payload(const char *cmdline)
 {
+	uint64_t rounds = *cmdline == 'l' ? 15 * ROUNDS : ROUNDS;
 	uint64_t *memory = kit_pages(PAGES), *space[2], seed = 0x9e3779b97f4a7c15, hash = 0;
 
 	for (unsigned k = 0; k < 2; k++)
 		space[k] = kit_space();
 	for (uint64_t k = 0; k < PAGES * 512; k++)
 		memory[k] = k;
-	for (uint64_t n = 0; n < ROUNDS; n++) {
+	for (uint64_t n = 0; n < rounds; n++) {
 		uint64_t *to = space[n % 2];
 
 		for (uint64_t p = 0; p < 64; p++) {

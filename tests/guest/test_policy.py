@@ -11,7 +11,8 @@ SWITCHES = 1000 if LONG else 50
 
 def machine(vmctl, name, *more):
     done = vmctl.call("create", "--name", name, "--kernel", f"{BUILD}/tests/guest/memtest.elf", "--boot", "multiboot",
-                      "--engine", "soft", "--memory", "16M", "--clock", "instructions", *more)
+                      "--engine", "soft", "--memory", "16M", "--clock", "instructions",
+                     "--cmdline", "long" if LONG else "short", *more)
     assert done.returncode == 0, done.stderr
 
 

@@ -104,7 +104,7 @@ static void drain(struct vcpu *c)
 	pthread_mutex_lock(&c->pml_lock);
 	n = c->pml_n;
 	memcpy(gpas, c->pml, n * sizeof(*gpas));
-	c->pml_n = 0;
+	__atomic_store_n(&c->pml_n, 0, __ATOMIC_RELAXED); /* leave() looks without the lock */
 	pthread_mutex_unlock(&c->pml_lock);
 	mmu_pml_write(c->v, gpas, n);
 }
@@ -152,11 +152,14 @@ static bool hw_walk(struct vcpu *c, uint64_t addr, bool write, struct entry *e, 
 		}
 	}
 	if (write && e->w && c->root.pml && !(v & BIT(9))) {
+		/* As silicon: D is set in the entry that was read, or the walk begins again. */
+		if (!__atomic_compare_exchange_n(at, &v, v | BIT(9), false, __ATOMIC_SEQ_CST,
+						 __ATOMIC_SEQ_CST))
+			return hw_walk(c, addr, write, e, flags);
 		pthread_mutex_lock(&c->pml_lock);
 		assert_true(c->pml_n < NR_PML);
 		c->pml[c->pml_n++] = addr & ~0xfffull;
 		pthread_mutex_unlock(&c->pml_lock);
-		__atomic_fetch_or(at, BIT(9), __ATOMIC_SEQ_CST);
 	}
 	return true;
 }
@@ -191,7 +194,7 @@ static void leave(struct vcpu *c)
 {
 	__atomic_fetch_add(&c->seq, 1, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&c->in_guest, 0, __ATOMIC_SEQ_CST);
-	if (c->pml_n > NR_PML / 2)
+	if (__atomic_load_n(&c->pml_n, __ATOMIC_RELAXED) > NR_PML / 2)
 		drain(c);
 }
 
