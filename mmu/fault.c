@@ -362,7 +362,7 @@ static bool unshadow_for_user(struct mmu_vcpu *vcpu, gfn_t gfn)
 static int write_tracked(struct mmu_vcpu *vcpu, struct mmu_fault *f, const struct walker *w)
 {
 	f->write_tracked = true;
-	if (!(f->access & MMU_ACC_USER))
+	if (!access_is_user(f->access))
 		return MMU_EMULATE;
 	/* Unless this very walk used it: it would be shadowed again at once, for ever. */
 	for (unsigned l = w->level; l && l <= w->max_level; l++) {
@@ -384,7 +384,7 @@ static int relax_for_wp(const struct mmu_context *c, const struct mmu_fault *f, 
 			w->pte_access |= MMU_MAP_WRITE;
 		return 0;
 	}
-	if (!(f->access & MMU_ACC_WRITE) || f->access & MMU_ACC_USER)
+	if (!(f->access & MMU_ACC_WRITE) || access_is_user(f->access))
 		return 0;
 	/* The processor itself runs with WP = 1, where a key's write-disable holds for all. */
 	if (c->cpu_role.pke && c->pkru >> (w->ptes[w->level - 1] >> 59 & 15) * 2 & 2)
@@ -587,7 +587,7 @@ int direct_page_fault(struct mmu_vcpu *vcpu, struct mmu_fault *f)
 	if (!slot)
 		return map_mmio(vcpu, f, sp, MMU_MAP_ALL);
 	r = map_page(vcpu, f, sp, &want);
-	if (r == MMU_EMULATE && f->access & MMU_ACC_USER && unshadow_for_user(vcpu, want.gfn))
+	if (r == MMU_EMULATE && access_is_user(f->access) && unshadow_for_user(vcpu, want.gfn))
 		return MMU_RETRY;
 	return r;
 }

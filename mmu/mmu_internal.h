@@ -605,6 +605,12 @@ bool access_denied(const struct mmu_context *c, uint32_t access, unsigned pte_ac
 		   uint32_t *error_code);
 uint32_t access_error_code(const struct mmu_context *c, uint32_t access);
 
+/* At CPL 3 the processor's own accesses to its tables are still a supervisor's. */
+static inline bool access_is_user(uint32_t access)
+{
+	return access & MMU_ACC_USER && !(access & MMU_ACC_IMPLICIT);
+}
+
 /* ---- role.c ---- */
 
 /* Fill a context from registers; the lock is held. */

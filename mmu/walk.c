@@ -14,7 +14,7 @@ uint32_t access_error_code(const struct mmu_context *c, uint32_t access)
 
 	if (access & MMU_ACC_WRITE)
 		code |= PF_W;
-	if (access & MMU_ACC_USER && !(access & MMU_ACC_IMPLICIT))
+	if (access_is_user(access))
 		code |= PF_U;
 	if (access & MMU_ACC_FETCH && (c->cpu_role.nx || c->cpu_role.smep))
 		code |= PF_FETCH;
@@ -35,7 +35,7 @@ static bool pkey_denied(const struct mmu_context *c, uint32_t access, unsigned p
 			unsigned pkey)
 {
 	uint32_t rights = c->pkru >> (2 * pkey);
-	bool user = access & MMU_ACC_USER && !(access & MMU_ACC_IMPLICIT);
+	bool user = access_is_user(access);
 
 	if (!c->cpu_role.pke || !(pte_access & MMU_MAP_USER) || access & MMU_ACC_FETCH)
 		return false;
@@ -47,7 +47,7 @@ static bool pkey_denied(const struct mmu_context *c, uint32_t access, unsigned p
 /* SDM volume 3, "Determination of access rights". */
 static bool x86_denied(const struct mmu_context *c, uint32_t access, unsigned pte_access)
 {
-	bool user = access & MMU_ACC_USER && !(access & MMU_ACC_IMPLICIT);
+	bool user = access_is_user(access);
 	bool user_page = pte_access & MMU_MAP_USER;
 
 	if (access & MMU_ACC_FETCH && !(pte_access & MMU_MAP_EXEC))
