@@ -675,9 +675,8 @@ int dirty_find(struct dirty_client *c, uint32_t slot_id, uint64_t *page)
 		const struct ml_bitmap *m = &c->slot[slot_id]->bits;
 		uint64_t found;
 
-		dirty_fold_slot(c->vm, slot);
 		found = next_page(m, *page);
-		/* In a shared map an earlier one may be. */
+		/* An earlier one may not have been collected yet. */
 		if (*page < found)
 			fold_range(c->vm, slot, *page, found - *page);
 		found = next_page(m, *page);
@@ -701,8 +700,8 @@ static size_t put_frames(const struct memslot *slot, uint64_t i, uint64_t word, 
 }
 
 /*
- * Off the client's log, in rising order. Protect first, and flush; only then forget: so no write
- * falls between.
+ * Off the client's log, in rising order. The flush comes before the lock is dropped, and so before
+ * the client reads a page: what is written until then it sees.
  */
 static void forget_frames(struct dirty_client *c, struct memslot *slot, const gfn_t *gfns, size_t n)
 {
@@ -710,7 +709,6 @@ static void forget_frames(struct dirty_client *c, struct memslot *slot, const gf
 
 	split_frames(c->vm, slot, gfns, n);
 	dirty_protect_frames(c->vm, slot, gfns, n);
-	batch_commit(c->vm);
 	for (size_t i = 0; i < n;) {
 		uint64_t at = (gfns[i] - slot->base) / 64, word = 0;
 
@@ -831,7 +829,8 @@ int dirty_share_bitmap(struct mmu_vm *vm, uint32_t slot_id, uint64_t *map, uint6
 
 /* ---- how writes are noticed ---- */
 
-/* Roots lead to other processor controls from now on. */
+/* Roots lead to other processor controls from now on; the caller sees to it that all leave guest
+ * mode. */
 static void set_pml(struct mmu_vm *vm, bool on)
 {
 	struct mmu_vcpu *vcpu;
@@ -839,22 +838,24 @@ static void set_pml(struct mmu_vm *vm, bool on)
 	__atomic_store_n(&vm->pml, on, __ATOMIC_RELAXED);
 	list_for_each_entry (vcpu, &vm->vcpus, link)
 		__atomic_store_n(&vcpu->need_load, true, __ATOMIC_SEQ_CST);
-	vm->ops->kick(vm->priv, MMU_VCPUS_ALL);
 }
 
 /*
- * No leaf may lose D before every processor logs: the flush sends them out of guest mode, and they
- * ask for the root before they come back. Leaves without W stay so; with W they are dirty for all.
+ * No leaf may lose D before every processor logs: the flush, which comes before the lock is
+ * dropped, sends them out of guest mode, and they ask for the root before they come back. Leaves
+ * without W stay so; with W they are dirty for all.
  */
 static void notice_by_pml(struct mmu_vm *vm)
 {
 	set_pml(vm, true);
 	batch_all(vm, MMU_VCPUS_ALL);
-	batch_commit(vm);
 	__atomic_store_n(&vm->notice, DIRTY_NOTICE_PML, __ATOMIC_RELAXED);
 }
 
-/* And the other way round: processors log until no leaf is left that only they would tell of. */
+/*
+ * And the other way round: processors log until no leaf is left that only they would tell of. None
+ * gets a root without the log before the lock is dropped, and all are flushed by then.
+ */
 static void notice_by_protection(struct mmu_vm *vm)
 {
 	__atomic_store_n(&vm->notice, DIRTY_NOTICE_PROTECT, __ATOMIC_RELAXED);
@@ -862,7 +863,6 @@ static void notice_by_protection(struct mmu_vm *vm)
 		if (slot_is_logged(vm->sorted[i]))
 			protect_tables(vm, vm->sorted[i], spte_awaits_d);
 	}
-	batch_commit(vm);
 	set_pml(vm, false);
 }
 
@@ -881,7 +881,7 @@ int dirty_set_notice(struct mmu_vm *vm, enum dirty_notice how)
 	else if (vm->notice != how)
 		notice_by_protection(vm);
 	dirty_unlock(vm);
-	/* What was logged until the end. */
+	/* What was logged until the end; whoever still logs leaves guest mode for that. */
 	if (!r && how == DIRTY_NOTICE_PROTECT && vm->ops->drain_pml)
 		vm->ops->drain_pml(vm->priv);
 	return r;

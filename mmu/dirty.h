@@ -108,8 +108,8 @@ enum dirty_notice dirty_get_notice(struct mmu_vm *vm);
  * The consumer has two ways, and may mix them:
  * - dirty_take(), the one call that gets everything: rings and the rest, each page once;
  * - read the entries from tail to head without a lock, advance @tail, and dirty_ring_reset(): their
- *   pages are protected again and off the log. Read the pages after that. What is in no ring is
- * left for dirty_take() or dirty_get().
+ *   pages are protected again and off the log, and only then is there room. Read the pages after
+ *   that. What is in no ring is left for dirty_take() or dirty_get().
  *
  * When a ring has room for less than what one exit of the vCPU may tell (32 entries, with PML 544,
  * at most half the ring), mmu_page_fault() and mmu_load() return MMU_RING_FULL, and the vCPU waits
@@ -126,7 +126,7 @@ struct dirty_ring {
 	uint32_t size;	  /* a power of two */
 	uint32_t head;	  /* written by the vCPU, atomically */
 	uint32_t tail;	  /* written by the consumer, atomically */
-	uint32_t reset;	  /* up to here pages are protected again */
+	uint32_t reset;	  /* up to here pages are protected again, and entries free; atomic */
 	uint32_t dropped; /* writes that found no room: they are in the bitmap only */
 };
 /* @size entries (a power of two, 64..65536) for every vCPU; 0 ends it. 0, -EINVAL, -EBUSY (another

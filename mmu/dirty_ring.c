@@ -46,14 +46,23 @@ static void ring_free(struct dirty_ring *ring)
 	free(r);
 }
 
+/*
+ * Entries in use. What the consumer has read but not reset is: dirty_ring_reset() takes the pages
+ * off the log that it finds there, and those had better be the ones that were read.
+ */
+static uint32_t ring_used(const struct dirty_ring *ring)
+{
+	uint32_t head = __atomic_load_n(&ring->head, __ATOMIC_ACQUIRE);
+
+	return head - __atomic_load_n(&ring->reset, __ATOMIC_ACQUIRE);
+}
+
 static bool ring_is_full(const struct mmu_vm *vm, const struct dirty_ring *ring)
 {
 	bool pml = __atomic_load_n(&vm->pml, __ATOMIC_RELAXED);
 	uint32_t reserve = EXIT_ENTRIES + (pml ? PML_ENTRIES : 0);
-	uint32_t head = __atomic_load_n(&ring->head, __ATOMIC_ACQUIRE);
 
-	reserve = MIN(reserve, ring->size / 2);
-	return head - __atomic_load_n(&ring->tail, __ATOMIC_ACQUIRE) > ring->size - reserve;
+	return ring_used(ring) > ring->size - MIN(reserve, ring->size / 2);
 }
 
 bool dirty_ring_is_full(const struct mmu_vcpu *vcpu)
@@ -71,7 +80,7 @@ void dirty_ring_push(struct mmu_vcpu *vcpu, const struct memslot *slot, gfn_t gf
 		return;
 	pthread_mutex_lock(produce);
 	head = ring->head;
-	if (head - __atomic_load_n(&ring->tail, __ATOMIC_ACQUIRE) == ring->size) {
+	if (ring_used(ring) == ring->size) {
 		ring->dropped++;
 	} else {
 		ring->entries[head & (ring->size - 1)] = (struct dirty_ring_entry){
@@ -217,14 +226,15 @@ static void ring_retire(struct mmu_vm *vm, struct dirty_ring *ring)
 	uint32_t head = __atomic_load_n(&ring->head, __ATOMIC_ACQUIRE);
 	uint32_t tail = __atomic_load_n(&ring->tail, __ATOMIC_ACQUIRE);
 
-	for (; ring->reset != head; ring->reset++) {
-		const struct dirty_ring_entry *e = ring_entry(ring, ring->reset);
+	for (uint32_t n = ring->reset; n != head; n++) {
+		const struct dirty_ring_entry *e = ring_entry(ring, n);
 		const struct client_slot *cs = entry_slot(vm, e);
 
 		if (cs && ml_word(&cs->bits, e->page / 64) >> (e->page % 64) & 1)
 			break;
-		if (ring->reset == tail)
+		if (n == tail)
 			__atomic_store_n(&ring->tail, ++tail, __ATOMIC_RELEASE);
+		__atomic_store_n(&ring->reset, n + 1, __ATOMIC_RELEASE);
 	}
 }
 
@@ -244,7 +254,6 @@ void dirty_rings_retire(struct dirty_client *c)
 	rings_freed(vm, full);
 }
 
-/* The entries stay until all are protected and flushed: only then are pages off the log. */
 static void ring_protect(struct mmu_vm *vm, const struct dirty_ring *ring, uint32_t tail)
 {
 	for (uint32_t n = ring->reset; n != tail; n++) {
@@ -261,13 +270,14 @@ static void ring_protect(struct mmu_vm *vm, const struct dirty_ring *ring, uint3
 
 static void ring_forget(struct mmu_vm *vm, struct dirty_ring *ring, uint32_t tail)
 {
-	for (; ring->reset != tail; ring->reset++) {
-		const struct dirty_ring_entry *e = ring_entry(ring, ring->reset);
+	for (uint32_t n = ring->reset; n != tail; n++) {
+		const struct dirty_ring_entry *e = ring_entry(ring, n);
 		struct client_slot *cs = entry_slot(vm, e);
 
 		if (cs)
 			cs->count -= ml_clear(&cs->bits, e->page / 64, BIT(e->page % 64));
 	}
+	__atomic_store_n(&ring->reset, tail, __ATOMIC_RELEASE);
 }
 
 int dirty_ring_reset(struct dirty_client *c)
@@ -292,11 +302,11 @@ int dirty_ring_reset(struct dirty_client *c)
 		tail = tail - ring->reset > head - ring->reset ? head : tail;
 		if (tail != ring->reset)
 			room |= vcpu->bit;
+		/* Flushed before the consumer can read a page. */
 		ring_protect(vm, ring, tail);
-		batch_commit(vm);
 		ring_forget(vm, ring, tail);
 	}
-	/* The consumer made the room itself, by @tail: who waits is to look again. */
+	/* There is room: who waits is to look again. */
 	if (room)
 		vm->ops->kick(vm->priv, room);
 	dirty_unlock(vm);

@@ -72,9 +72,9 @@ enum spte_result spte_set(struct mmu_vm *vm, struct shadow_page *sp, unsigned i,
 			old = 0;
 		}
 		new = spte_compose(vm, sp, want, old, writable);
+		/* Never for one that shares the lock: all entries of a direct page grant the same.
+		 */
 		reduced = old && spte_is_reduced(old, new, format);
-		if (reduced && is_shared(want))
-			return SPTE_EXCLUSIVE;
 		if (is_unseen_writable(new, format) && !is_unseen_writable(old, format))
 			dirty_mark(want->vcpu, want->slot, want->gfn);
 		/* The processor may set D, and another reader may be as far as we are. */
@@ -180,7 +180,8 @@ static struct shadow_page *step_direct(struct mmu_vm *vm, struct shadow_page *sp
 	}
 	if (is_shared(want))
 		return spte ? NULL : add_direct(vm, sp, i, gfn, role);
-	if (spte && spte_is_leaf(spte, sp->role.level)) {
+	/* Of another frame: the guest's entry changed, and track_write() is still to come. */
+	if (spte && spte_is_leaf(spte, sp->role.level) && sp_gfn(vm, sp, i) == gfn) {
 		child = split_leaf(vm, sp, i, role);
 		if (child)
 			return child;
@@ -499,7 +500,11 @@ static int shadow_fix(struct mmu_vcpu *vcpu, struct mmu_fault *f, struct walker 
 int shadow_page_fault(struct mmu_vcpu *vcpu, struct mmu_fault *f)
 {
 	struct mmu_context *c = vcpu->mmu;
-	struct walker w = {.addr = f->addr, .access = f->access & ~MMU_ACC_PEEK};
+	struct walker w = {
+		.addr = f->addr,
+		.access = f->access & ~MMU_ACC_PEEK,
+		.table = f->flags & MMU_PF_TABLE,
+	};
 	int r;
 
 	if (f->flags & MMU_PF_RSVD) {

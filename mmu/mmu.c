@@ -164,7 +164,6 @@ static void restart_vcpus(struct mmu_vm *vm)
 		__atomic_store_n(&vcpu->need_load, true, __ATOMIC_SEQ_CST);
 	}
 	zap_all(vm);
-	vm->ops->kick(vm->priv, MMU_VCPUS_ALL);
 }
 
 int mmu_set_policy(struct mmu_vm *vm, enum mmu_policy policy)

@@ -36,8 +36,8 @@ struct mmu_flush {
 struct mmu_ops {
 	/*
 	 * Returns once none of these vCPUs uses a translation (or is amid a walk of our tables)
-	 * from before the call: those in guest mode have answered, the others will flush before
-	 * they enter.
+	 * from before the call: those in guest mode have left it, and flush, like the others,
+	 * before they enter again, having asked mmu_needs_load().
 	 */
 	void (*flush_tlb)(void *priv, const struct mmu_flush *flush);
 	/* Make these vCPUs leave guest mode soon and ask mmu_load() before they enter. Does not
@@ -54,8 +54,8 @@ struct mmu_ops {
 	 */
 	int (*fetch_page)(void *priv, gpa_t gpa, hva_t hva);
 	/*
-	 * Optional: every vCPU hands what its modification log holds to mmu_pml_write(), also those
-	 * in guest mode. Without the lock.
+	 * Optional: every vCPU hands what its modification log holds to mmu_pml_write(); those in
+	 * guest mode with the log on leave it for that. Without the lock.
 	 */
 	void (*drain_pml)(void *priv);
 };

@@ -242,6 +242,7 @@ struct mmu_vcpu {
 struct walker {
 	uint64_t addr;
 	uint32_t access;
+	bool table; /* (EPT) a processor's own walk reads or marks a table at @addr */
 
 	uint8_t level, max_level; /* of the entry that ended it; of the first read from memory */
 	unsigned pte_access;	  /* granted by all levels */
@@ -271,6 +272,7 @@ struct mmu_vm {
 	 * anything at all; for reading (mmu_lock_shared()) by direct faults, which only add.
 	 */
 	pthread_rwlock_t lock;
+	bool exclusive; /* it is held for writing */
 	/* Between those: arena, hash, lists of pages, parents, users, tracing. */
 	pthread_mutex_t pages_lock;
 	/* Slots: changed with both locks held, read with either. Taken after @lock, never before.
@@ -345,10 +347,13 @@ static inline void stat_add_shared(uint64_t *stat, int64_t n)
 
 static inline void mmu_lock(struct mmu_vm *vm)
 {
-	if (likely(!pthread_rwlock_trywrlock(&vm->lock)))
-		return;
-	pthread_rwlock_wrlock(&vm->lock);
-	STAT(vm, mmu_lock_contended);
+	bool free = !pthread_rwlock_trywrlock(&vm->lock);
+
+	if (unlikely(!free)) {
+		pthread_rwlock_wrlock(&vm->lock);
+		STAT(vm, mmu_lock_contended);
+	}
+	vm->exclusive = true;
 }
 
 /* For reading: nothing is taken away meanwhile. */
@@ -362,6 +367,9 @@ static inline void mmu_lock_shared(struct mmu_vm *vm)
 
 static inline void mmu_unlock(struct mmu_vm *vm)
 {
+	/* Readers only look: there may be several. */
+	if (vm->exclusive)
+		vm->exclusive = false;
 	pthread_rwlock_unlock(&vm->lock);
 }
 
@@ -688,9 +696,9 @@ union page_role direct_role(const struct shadow_page *sp, const struct spte_want
 /* ---- split.c: the lock is held for writing, but where it says otherwise ---- */
 
 /*
- * A large leaf becomes a table of the same translations (@role: of the page with them), so that no
- * other page of it faults. NULL, and nothing done, when it was made for other rights than @role's,
- * or there is no table page, or by MMU_NO_SPLIT.
+ * A large leaf becomes a table of the same translations with the rights of @role, which is that of
+ * the page with them, so that no other page of it faults. NULL, and nothing done, when there is no
+ * table page, or by MMU_NO_SPLIT.
  */
 struct shadow_page *split_leaf(struct mmu_vm *vm, struct shadow_page *sp, unsigned i,
 			       union page_role role);

@@ -6,12 +6,10 @@
 
 #include "mmu/mmu_internal.h"
 
-/* ngpa to gpa by L1's EPT. 1, or 0 with w->fault. */
-static int translate_by_ept(struct mmu_vcpu *vcpu, uint64_t addr, uint32_t access, struct walker *w,
-			    gpa_t *gpa)
+/* What @n asks for, ngpa to gpa by L1's EPT. 1, or 0 with w->fault. */
+static int translate_by_ept(struct mmu_vcpu *vcpu, struct walker n, struct walker *w, gpa_t *gpa)
 {
 	struct mmu_context *ept = &vcpu->guest_mmu;
-	struct walker n = {.addr = addr, .access = access};
 
 	if (!ept->ops->walk(vcpu, ept, &n)) {
 		w->fault = n.fault;
@@ -19,7 +17,7 @@ static int translate_by_ept(struct mmu_vcpu *vcpu, uint64_t addr, uint32_t acces
 		w->missing_gfn = n.missing_gfn;
 		return 0;
 	}
-	*gpa = n.gfn << PAGE_SHIFT | (addr & ~PAGE_MASK);
+	*gpa = n.gfn << PAGE_SHIFT | (n.addr & ~PAGE_MASK);
 	return 1;
 }
 
@@ -28,27 +26,35 @@ static int translate_nested(struct mmu_vcpu *vcpu, uint64_t addr, struct walker 
 {
 	/* With EPT's A and D bits in use the processor's accesses to tables count as writes. */
 	uint32_t access = vcpu->guest_mmu.cpu_role.ad_disabled ? 0 : MMU_ACC_WRITE;
+	struct walker n = {
+		.addr = addr,
+		.access = w->access & MMU_ACC_PEEK ? MMU_ACC_PEEK : access,
+		.table = true,
+	};
 
-	return translate_by_ept(vcpu, addr, w->access & MMU_ACC_PEEK ? MMU_ACC_PEEK : access, w,
-				gpa);
+	return translate_by_ept(vcpu, n, w, gpa);
 }
 
 int nested_may_update(struct mmu_vcpu *vcpu, struct walker *w, unsigned level)
 {
+	struct walker n = {.addr = w->pte_addr[level - 1], .access = MMU_ACC_WRITE, .table = true};
 	gpa_t gpa;
 
 	/* Otherwise reading the entry has counted as a write already. */
 	if (!vcpu->guest_mmu.cpu_role.ad_disabled)
 		return 1;
-	return translate_by_ept(vcpu, w->pte_addr[level - 1], MMU_ACC_WRITE, w, &gpa);
+	return translate_by_ept(vcpu, n, w, &gpa);
 }
 
 int nested_translate_final(struct mmu_vcpu *vcpu, struct walker *w)
 {
-	uint32_t access = w->access & (MMU_ACC_WRITE | MMU_ACC_FETCH | MMU_ACC_PEEK);
+	struct walker n = {
+		.addr = w->gfn << PAGE_SHIFT,
+		.access = w->access & (MMU_ACC_WRITE | MMU_ACC_FETCH | MMU_ACC_PEEK),
+	};
 	gpa_t gpa;
 
-	if (!translate_by_ept(vcpu, w->gfn << PAGE_SHIFT, access, w, &gpa))
+	if (!translate_by_ept(vcpu, n, w, &gpa))
 		return 0;
 	w->gfn = gpa >> PAGE_SHIFT;
 	return 1;
@@ -112,7 +118,6 @@ int mmu_enter_nested(struct mmu_vcpu *vcpu, const struct mmu_nested_regs *regs)
 		STAT(vcpu, guest_mode);
 	/* The current root may match, but the processor runs on L1's. */
 	__atomic_store_n(&vcpu->need_load, true, __ATOMIC_SEQ_CST);
-	batch_commit(vm);
 	mmu_unlock(vm);
 	return 0;
 }
@@ -136,9 +141,8 @@ void mmu_invept(struct mmu_vcpu *vcpu, uint64_t eptp)
 	struct mmu_vm *vm = vcpu->vm;
 
 	mmu_lock(vm);
-	roots_flushed(c);
+	/* Those cached are synced when they come into use: mmu_enter_nested() spares none. */
 	if (!eptp || ((eptp ^ c->cr3) & BITS(51, 12)) == 0)
 		sync_root(vm, &c->root);
-	batch_commit(vm);
 	mmu_unlock(vm);
 }

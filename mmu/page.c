@@ -107,6 +107,7 @@ void batch_frames(struct mmu_vm *vm, uint64_t users, pfn_t pfn, uint64_t count)
 {
 	struct flush_batch *b = &vm->batch;
 
+	assert(vm->exclusive);
 	b->vcpus |= users;
 	if (b->all)
 		return;
@@ -246,6 +247,7 @@ void spte_zap(struct mmu_vm *vm, struct shadow_page *sp, unsigned i)
 
 	if (!old)
 		return;
+	assert(vm->exclusive);
 	spte_write(spte, 0);
 	sp->present--;
 	if (spte_is_mmio(old))
@@ -411,11 +413,13 @@ void sp_replace_leaf(struct mmu_vm *vm, struct shadow_page *parent, unsigned i,
 	link_child(vm, parent, i, child);
 }
 
-/* The vCPUs whose current root this is must ask for another one. */
+/*
+ * The vCPUs whose current root this is must ask for another one. The page is empty, and flushed
+ * before the lock is dropped: the next access by it faults, so nobody has to be kicked.
+ */
 static void sp_expel(struct mmu_vm *vm, struct shadow_page *sp)
 {
 	struct mmu_vcpu *vcpu;
-	uint64_t kicked = 0;
 
 	list_for_each_entry (vcpu, &vm->vcpus, link) {
 		const struct vcpu_root *r = &vcpu->mmu->root;
@@ -423,13 +427,9 @@ static void sp_expel(struct mmu_vm *vm, struct shadow_page *sp)
 
 		for (unsigned i = 0; r->frame && i < 4; i++)
 			hit |= r->pd[i] == sp;
-		if (r->valid && hit) {
+		if (r->valid && hit)
 			__atomic_store_n(&vcpu->need_load, true, __ATOMIC_SEQ_CST);
-			kicked |= vcpu->bit;
-		}
 	}
-	if (kicked)
-		vm->ops->kick(vm->priv, kicked);
 }
 
 void sp_zap(struct mmu_vm *vm, struct shadow_page *sp)
@@ -518,7 +518,6 @@ int arena_make_room(struct mmu_vm *vm, unsigned blocks)
 		roots_drop(vcpu, &vcpu->root_mmu, true);
 		roots_drop(vcpu, &vcpu->guest_mmu, true);
 	}
-	batch_commit(vm);
 	reclaim(vm, MAX(blocks, RECLAIM_BATCH));
 	return arena_free_blocks(vm) >= blocks ? 0 : -ENOMEM;
 }

@@ -239,7 +239,6 @@ int mmu_load(struct mmu_vcpu *vcpu, struct mmu_root *ret)
 	mmu_lock(vm);
 	if (!root_matches(vcpu->vm, c, &c->root)) {
 		root_release(vm, &c->root);
-		batch_commit(vm);
 		r = root_build(vcpu, c);
 	}
 	if (!r) {

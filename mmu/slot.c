@@ -150,10 +150,12 @@ static void slots_new_generation(struct mmu_vm *vm)
 
 	vm->generation++;
 	stat_add(&vm->stats.mmio_generation, 1);
-	/* A root whose table lay in no slot may be possible now: mmu_load() looks. */
+	/*
+	 * A root whose table lay in no slot may be possible now: mmu_load() looks. By the empty one
+	 * every access faults, so nobody has to be kicked.
+	 */
 	list_for_each_entry (vcpu, &vm->vcpus, link)
 		__atomic_store_n(&vcpu->need_load, true, __ATOMIC_SEQ_CST);
-	vm->ops->kick(vm->priv, MMU_VCPUS_ALL);
 	if (vm->generation % MMIO_GEN_MODULO == 0) {
 		/* The numbers begin again: an old entry could pass for a new one. */
 		struct shadow_page *sp, *tmp;
@@ -204,7 +206,10 @@ static void slot_remove(struct mmu_vm *vm, struct memslot *slot)
 	vm->by_id[slot->id] = NULL;
 }
 
-/* No spte maps a frame of the slot, and no shadow page stands for one, when it returns. */
+/*
+ * No spte maps a frame of the slot, and no shadow page stands for one, when it returns;
+ * slots_unlock() flushes.
+ */
 static void slot_zap(struct mmu_vm *vm, const struct memslot *slot)
 {
 	struct shadow_page *sp, *tmp;
@@ -224,7 +229,6 @@ static void slot_zap(struct mmu_vm *vm, const struct memslot *slot)
 				spte_zap(vm, sp, i);
 		}
 	}
-	batch_commit(vm);
 }
 
 int slot_add(struct mmu_vm *vm, const struct slot_desc *desc)

@@ -23,15 +23,6 @@ static uint64_t leaf_extra(uint64_t spte, enum mmu_format format)
 	return format == MMU_FORMAT_X86 ? spte & (SPTE_G | SPTE_PK) : 0;
 }
 
-/* A leaf without W may stand for a page that grants it: nobody has written yet. */
-static bool leaf_fits(uint64_t spte, union page_role role)
-{
-	unsigned access = leaf_access(spte, role.format);
-
-	return leaf_extra(spte, role.format) == role_extra(role) &&
-	       (access == role.access || (access | MMU_MAP_WRITE) == role.access);
-}
-
 /* The entry of @child for @want, where @old is the large entry that it replaces a part of. */
 static uint64_t part_of(struct mmu_vm *vm, const struct shadow_page *child, uint64_t old,
 			const struct spte_want *want)
@@ -79,7 +70,7 @@ struct shadow_page *split_leaf(struct mmu_vm *vm, struct shadow_page *sp, unsign
 	gfn_t gfn = sp_gfn(vm, sp, i);
 	struct shadow_page *child;
 
-	if (vm->disable & MMU_NO_SPLIT || !arena_free_blocks(vm) || !leaf_fits(old, role))
+	if (vm->disable & MMU_NO_SPLIT || !arena_free_blocks(vm))
 		return NULL;
 	child = sp_get(vm, gfn, role);
 	fill(vm, child, old, slot_of(vm, gfn));

@@ -76,12 +76,18 @@ bool access_denied(const struct mmu_context *c, uint32_t access, unsigned pte_ac
 
 /* ---- pieces of the template ---- */
 
-/* The EPT violation's exit qualification (SDM volume 3, table "Exit Qualification for EPT
- * Violations"). */
-static uint32_t ept_qualification(const struct walker *w, uint32_t code)
+/*
+ * The EPT violation's exit qualification (SDM volume 3, table "Exit Qualification for EPT
+ * Violations"). Its first note: with EPT's A and D bits in use what touches a guest's table counts
+ * as a write, and is reported as a read and a write.
+ */
+static uint32_t ept_qualification(const struct mmu_context *c, const struct walker *w,
+				  uint32_t code)
 {
 	uint32_t q = w->access & MMU_ACC_WRITE ? 2 : w->access & MMU_ACC_FETCH ? 4 : 1;
 
+	if (w->table && !c->cpu_role.ad_disabled)
+		q = 3;
 	if (code & PF_P)
 		q |= (w->pte_access & MMU_MAP_USER ? 8 : 0) |
 		     (w->pte_access & MMU_MAP_WRITE ? 16 : 0) |
@@ -95,7 +101,7 @@ static int walk_fail(const struct mmu_context *c, struct walker *w, uint32_t cod
 	if (c->cpu_role.mode == MODE_EPT) {
 		w->fault.nested = true;
 		w->fault.misconfig = code & PF_RSVD;
-		w->fault.error_code = ept_qualification(w, code);
+		w->fault.error_code = ept_qualification(c, w, code);
 		return 0;
 	}
 	w->fault.error_code = code | access_error_code(c, w->access);

@@ -59,7 +59,7 @@ struct engine_vcpu {
 	bool root_valid;
 	uint64_t mmu_cr3; /* the one that the MMU was told of, inside soft_emulate() */
 
-	/* The last two faults that the MMU said to try again, see soft_no_progress(). */
+	/* The last two faults that the MMU said to try again, see retry() in exit.c. */
 	struct {
 		uint64_t icount, rip, addr[2];
 		unsigned weight;

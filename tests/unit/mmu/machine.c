@@ -8,6 +8,18 @@
 
 /* ---- the engine's side ---- */
 
+void cpu_leave(struct cpu *c)
+{
+	__atomic_store_n(&c->in_guest, false, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&c->kicked, false, __ATOMIC_SEQ_CST);
+}
+
+void machine_leave(struct machine *m)
+{
+	for (unsigned n = 0; n < m->nr_cpus; n++)
+		cpu_leave(&m->cpu[n]);
+}
+
 static void tlb_drop(struct cpu *c, uint64_t pfn, uint64_t count)
 {
 	for (unsigned i = 0; i < NR_TLB; i++) {
@@ -26,6 +38,7 @@ static void op_flush(void *priv, const struct mmu_flush *f)
 	for (unsigned n = 0; n < m->nr_cpus; n++) {
 		if (!(f->vcpus & MMU_VCPU_BIT(n)))
 			continue;
+		cpu_leave(&m->cpu[n]);
 		if (f->kind == MMU_FLUSH_ALL) {
 			memset(m->cpu[n].tlb, 0, sizeof(m->cpu[n].tlb));
 			memset(m->cpu[n].psc, 0, sizeof(m->cpu[n].psc));
@@ -37,7 +50,14 @@ static void op_flush(void *priv, const struct mmu_flush *f)
 
 static void op_kick(void *priv, uint64_t vcpus)
 {
-	((struct machine *)priv)->kicks++;
+	struct machine *m = priv;
+
+	m->kicks++;
+	m->kicked |= vcpus;
+	for (unsigned n = 0; n < m->nr_cpus; n++) {
+		if (vcpus & MMU_VCPU_BIT(n))
+			__atomic_store_n(&m->cpu[n].kicked, true, __ATOMIC_SEQ_CST);
+	}
 }
 
 static void op_notify(void *priv, hva_t hva, uint64_t len)
@@ -62,6 +82,8 @@ static void store(struct cpu *c, uint64_t hpa, const void *data, unsigned size)
 void machine_drain(struct machine *m)
 {
 	for (unsigned n = 0; n < m->nr_cpus; n++) {
+		if (m->cpu[n].root.pml)
+			cpu_leave(&m->cpu[n]);
 		if (!m->cpu[n].pml_n)
 			continue; /* threads may drain what has never been filled */
 		mmu_pml_write(m->cpu[n].v, m->cpu[n].pml, m->cpu[n].pml_n);
@@ -168,6 +190,7 @@ void cpu_flush(struct cpu *c, bool globals)
 
 void cpu_set_regs(struct cpu *c, const struct mmu_regs *regs)
 {
+	cpu_leave(c);
 	c->regs = *regs;
 	mmu_set_regs(c->v, regs);
 	mmu_flush_guest_tlb(c->v);
@@ -195,6 +218,7 @@ void cpu_paging(struct cpu *c, enum paging kind, uint64_t cr3)
 
 void cpu_load_cr3(struct cpu *c, uint64_t cr3)
 {
+	cpu_leave(c);
 	c->regs.cr3 = cr3 & ~BIT(63);
 	mmu_new_cr3(c->v, cr3, c->regs.pdptr);
 	if (mmu_get_policy(c->m->vm) == MMU_POLICY_SHADOW && !(cr3 >> 63))
@@ -217,12 +241,14 @@ static void tlb_invalidate(struct cpu *c, unsigned pcid, uint64_t la, bool globa
 
 void cpu_invlpg(struct cpu *c, uint64_t la)
 {
+	cpu_leave(c);
 	mmu_invlpg(c->v, la);
 	tlb_invalidate(c, cpu_pcid(c), la, true);
 }
 
 void cpu_invpcid(struct cpu *c, enum mmu_invpcid type, unsigned pcid, uint64_t la)
 {
+	cpu_leave(c);
 	mmu_invpcid(c->v, type, pcid, la);
 	if (type == MMU_INVPCID_ADDRESS) {
 		tlb_invalidate(c, pcid, la, false);
@@ -241,8 +267,10 @@ void cpu_invpcid(struct cpu *c, enum mmu_invpcid type, unsigned pcid, uint64_t l
 
 int cpu_enter_nested(struct cpu *c, const struct mmu_nested_regs *regs, unsigned ept)
 {
-	int r = mmu_enter_nested(c->v, regs);
+	int r;
 
+	cpu_leave(c);
+	r = mmu_enter_nested(c->v, regs);
 	if (r)
 		return r;
 	c->l1 = c->regs;
@@ -255,6 +283,7 @@ int cpu_enter_nested(struct cpu *c, const struct mmu_nested_regs *regs, unsigned
 
 void cpu_leave_nested(struct cpu *c)
 {
+	cpu_leave(c);
 	c->nested = false;
 	mmu_leave_nested(c->v);
 	cpu_set_regs(c, &c->l1);
@@ -262,6 +291,7 @@ void cpu_leave_nested(struct cpu *c)
 
 void cpu_invept(struct cpu *c, uint64_t eptp, unsigned ept)
 {
+	cpu_leave(c);
 	mmu_invept(c->v, eptp);
 	for (unsigned i = 0; i < NR_TLB; i++) {
 		if (c->tlb[i].space && (!eptp || c->tlb[i].space == 1 + ept))
@@ -418,6 +448,13 @@ static bool tdp_allows(const struct tlb_entry *e, unsigned access)
 
 static void enter(struct cpu *c)
 {
+	if (__atomic_load_n(&c->in_guest, __ATOMIC_SEQ_CST)) {
+		if (__atomic_load_n(&c->kicked, __ATOMIC_SEQ_CST))
+			cpu_leave(c);
+		return;
+	}
+	cpu_leave(c);
+	__atomic_store_n(&c->in_guest, true, __ATOMIC_SEQ_CST);
 	while (mmu_needs_load(c->v)) {
 		int r = mmu_load(c->v, &c->root);
 
@@ -442,6 +479,7 @@ static void log_dirty(struct cpu *c, uint64_t addr, struct tlb_entry *e, uint64_
 	__atomic_fetch_or(leaf, BIT(9), __ATOMIC_SEQ_CST);
 	c->pml[c->pml_n++] = addr & ~0xfffull;
 	if (c->pml_n == ARRAY_SIZE(c->pml)) {
+		cpu_leave(c);
 		mmu_pml_write(c->v, c->pml, c->pml_n);
 		c->pml_n = 0;
 	}
@@ -482,8 +520,10 @@ static struct tlb_entry *translate(struct cpu *c, uint64_t addr, unsigned access
 /* L0 handles the fault. Whether the access ends by it. */
 static bool handle_fault(struct cpu *c, struct mmu_fault *f, struct outcome *o)
 {
-	int r = mmu_page_fault(c->v, f);
+	int r;
 
+	cpu_leave(c);
+	r = mmu_page_fault(c->v, f);
 	o->faults++;
 	switch (r) {
 	case MMU_RETRY: return false;
@@ -551,8 +591,10 @@ static void emulate(struct cpu *c, uint64_t la, unsigned access, uint64_t value,
 		    struct outcome *o)
 {
 	struct mmu_walk_result w;
-	int r = mmu_gva_to_gpa(c->v, la, to_mmu_access(access), &w);
+	int r;
 
+	cpu_leave(c);
+	r = mmu_gva_to_gpa(c->v, la, to_mmu_access(access), &w);
 	assert_in_range(r, 0, 1);
 	if (r) {
 		o->kind = w.fault.nested ? OUT_NESTED : OUT_FAULT;
@@ -582,14 +624,19 @@ struct guest_read {
 	bool ended;
 };
 
+/* With EPT's A and D bits in use what a walk reads counts as written. */
+static unsigned table_access(const struct cpu *c)
+{
+	bool ad = c->nested ? c->nregs.eptp & BIT(6) : c->root.pml;
+
+	return ad ? OACC_W | OACC_TABLE_AD : 0;
+}
+
 static bool guest_read(void *priv, uint64_t gpa, unsigned size, uint64_t *value)
 {
 	struct guest_read *g = priv;
-	/* With EPT's A and D bits in use what a walk reads counts as written. */
-	bool ad = g->c->nested ? g->c->nregs.eptp & BIT(6) : g->c->root.pml;
-	unsigned access = ad ? OACC_W : 0;
 
-	if (resolve(g->c, gpa, g->la, access, MMU_PF_TABLE, g->o)) {
+	if (resolve(g->c, gpa, g->la, table_access(g->c), MMU_PF_TABLE, g->o)) {
 		g->ended = true;
 		return false;
 	}
@@ -622,7 +669,7 @@ static bool set_ad(struct guest_read *g, const struct oracle_xlat *x)
 
 		if (want == e->value)
 			continue;
-		if (resolve(g->c, e->gpa, g->la, OACC_W, MMU_PF_TABLE, g->o))
+		if (resolve(g->c, e->gpa, g->la, OACC_W | table_access(g->c), MMU_PF_TABLE, g->o))
 			return false;
 		store(g->c, g->o->hpa, &want, e->size);
 	}

@@ -37,6 +37,11 @@ struct cpu {
 	struct mmu_vcpu *v;
 	struct mmu_regs regs;
 	struct mmu_root root;
+	/*
+	 * In guest mode it runs by the root it has, and asks for none, until it faults, calls into
+	 * mmu/ or is flushed; a kick only makes it leave after one access more. Both atomic.
+	 */
+	bool in_guest, kicked;
 	struct tlb_entry tlb[NR_TLB];
 	/* Tables remembered: @page is the part of the address that led there, @hpa the table. */
 	struct tlb_entry psc[NR_PSC];
@@ -67,6 +72,7 @@ struct machine {
 	uint8_t *map; /* all host memory, 1-GiB aligned */
 	size_t map_size;
 	uint64_t flushes, kicks, notified;
+	uint64_t kicked; /* the vCPUs that a kick has named */
 	/* All below are optional. */
 	/* Called before TLBs are flushed: a processor's last chance to use what it has. */
 	void (*before_flush)(struct machine *m, const struct mmu_flush *f);
@@ -103,6 +109,9 @@ void *machine_ptr(struct machine *m, gpa_t gpa);
 /* The processors hand over what their modification logs hold. */
 void machine_drain(struct machine *m);
 void machine_audit(struct machine *m);
+/* Out of guest mode, as before anything else that calls into mmu/ for that vCPU (for all). */
+void cpu_leave(struct cpu *c);
+void machine_leave(struct machine *m);
 
 /* Paging on, by kind; and the registers handed to the MMU. */
 enum paging { PAGING_NONE, PAGING_32, PAGING_PAE, PAGING_4, PAGING_5 };

@@ -277,7 +277,7 @@ bool oracle_ept_allows(const struct oracle_ept *x, unsigned access)
 
 uint32_t oracle_ept_qualification(const struct oracle_ept *x, unsigned access)
 {
-	uint32_t q = access & OACC_W ? 2 : access & OACC_X ? 4 : 1;
+	uint32_t q = access & OACC_TABLE_AD ? 3 : access & OACC_W ? 2 : access & OACC_X ? 4 : 1;
 
 	return q | (x->r ? 8 : 0) | (x->w ? 16 : 0) | (x->x ? 32 : 0);
 }

@@ -40,6 +40,8 @@ struct oracle_xlat {
 
 /* Implicit: to a descriptor table or the like, the supervisor's whatever the privilege. */
 enum { OACC_W = 1, OACC_U = 2, OACC_X = 4, OACC_AC = 8, OACC_IMPLICIT = 16 };
+/* A walk's own access to a table, where EPT's A and D bits are in use: with OACC_W. */
+enum { OACC_TABLE_AD = 32 };
 
 void oracle_translate(const struct oracle_regs *regs, const struct oracle_mem *mem, uint64_t la,
 		      struct oracle_xlat *out);

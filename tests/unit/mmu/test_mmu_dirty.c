@@ -4,9 +4,11 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #include "base/bitmap.h"
 
@@ -38,6 +40,13 @@ static int setup_shadow(void **state)
 static int teardown(void **state)
 {
 	machine_audit(&m);
+	machine_finish(&m);
+	return 0;
+}
+
+/* For a slot that is too large to be audited. */
+static int finish(void **state)
+{
 	machine_finish(&m);
 	return 0;
 }
@@ -298,6 +307,18 @@ static void toggle(void **state)
 	dirty_client_destroy(c);
 }
 
+/* Bytes of it in use. */
+static uint64_t address_space(void)
+{
+	FILE *f = fopen("/proc/self/statm", "r");
+	unsigned long long pages;
+
+	assert_non_null(f);
+	assert_int_equal(fscanf(f, "%llu", &pages), 1);
+	fclose(f);
+	return pages << 12;
+}
+
 static int fault_write(gpa_t gpa)
 {
 	struct mmu_fault f = {.addr = gpa, .access = MMU_ACC_WRITE};
@@ -335,6 +356,8 @@ static void ring(void **state)
 	write_page(0x3000);
 	assert_int_equal(r->head, 1);
 	assert_int_equal(r->entries[0].page, 3);
+	assert_int_equal(fault_write(0x3000), MMU_RETRY); /* it is written already: told once */
+	assert_int_equal(r->head, 1);
 	assert_false(dirty_ring_blocks(c));
 	r = fill_ring(c, 64);
 	assert_true(dirty_ring_blocks(c));
@@ -354,6 +377,28 @@ static void ring(void **state)
 	assert_null(dirty_ring_get(m.cpu[0].v));
 	dirty_client_destroy(c);
 	dirty_client_destroy(other);
+}
+
+/* Between the consumer's look and its reset nobody may write over what it has seen. */
+static void ring_between(void **state)
+{
+	struct dirty_client *c = client("r", 0);
+	struct dirty_ring *r;
+
+	assert_int_equal(dirty_ring_enable(c, 64), 0);
+	r = dirty_ring_get(m.cpu[0].v);
+	for (unsigned i = 0; i < 64; i++)
+		assert_int_equal(mmu_guest_write(m.cpu[0].v, 0x210000 + 0x1000 * i, "b", 1), 0);
+	assert_int_equal(r->head - r->tail, 64);
+	r->tail = r->head;
+	assert_true(dirty_ring_blocks(c));
+	assert_int_equal(mmu_guest_write(m.cpu[0].v, 0x10000, "b", 1), 0);
+	assert_int_equal(r->entries[0].page, 0x210);
+	assert_int_equal(dirty_ring_reset(c), 0);
+	assert_false(dirty_ring_blocks(c));
+	assert_int_equal(dirty_count(c), 1);
+	expect(c, 16, -1);
+	dirty_client_destroy(c);
 }
 
 /* dirty_take() is the one call: rings, L0's writes, what found no room; each page once. */
@@ -407,6 +452,7 @@ static void ring_pml(void **state)
 		for (unsigned i = 0; i < 64; i++)
 			gpas[i] = BIG + ((uint64_t)n++ << 12);
 		mmu_pml_write(m.cpu[0].v, gpas, 64);
+		assert_true(n < 4096);
 	}
 	assert_int_equal(mmu_load(m.cpu[0].v, &m.cpu[0].root), MMU_RING_FULL);
 	assert_true(r->head + 512 <= 2048);
@@ -505,10 +551,11 @@ static void find_and_list(void **state)
 	page = ~0ull;
 	assert_int_equal(dirty_find(c, 1, &page), -ENODATA);
 	assert_int_equal(dirty_ring_enable(d, 64), 0);
+	write_page(BIG + (5ull << 12)); /* collected by this call, if by none before */
 	assert_int_equal(dirty_clients(m.vm, info, 1), 2);
 	assert_int_equal(dirty_clients(m.vm, info, 2), 2);
 	assert_string_equal(info[0].name, "one");
-	assert_int_equal(info[0].dirty, 2);
+	assert_int_equal(info[0].dirty, 3);
 	assert_int_equal(info[0].ring, 0);
 	assert_string_equal(info[1].name, "two");
 	assert_int_equal(info[1].dirty, PAGES + 70000);
@@ -516,6 +563,99 @@ static void find_and_list(void **state)
 	assert_int_equal(info[1].ring, 64);
 	dirty_client_destroy(c);
 	dirty_client_destroy(d);
+}
+
+/* A ring's entries are off by the two steps too, and the vCPU has room. */
+static void ring_in_two_steps(void **state)
+{
+	struct dirty_client *c = client("r", 0);
+	struct dirty_ring *r = fill_ring(c, 64);
+	uint64_t bits[PAGES / 64];
+	struct mmu_root root;
+
+	assert_int_equal(mmu_load(m.cpu[0].v, &root), MMU_RING_FULL);
+	m.kicked = 0;
+	assert_int_equal(dirty_get(c, 0, 0, PAGES, bits), 0);
+	assert_int_equal(dirty_clear(c, 0, 0, PAGES, bits), 0);
+	assert_int_equal(r->head, r->tail);
+	assert_int_equal(m.kicked, MMU_VCPU_BIT(0));
+	assert_int_equal(mmu_load(m.cpu[0].v, &m.cpu[0].root), 0);
+	dirty_client_destroy(c);
+}
+
+/* The log by the processors begins: nobody writes by a new entry before his own is on. */
+static void pml_begins(void **state)
+{
+	struct dirty_client *c = client("p", 0);
+
+	assert_int_equal(cpu_access(&m.cpu[1], 0x3000, 0, 0, 8).kind, OUT_OK);
+	assert_false(m.cpu[1].root.pml);
+	assert_int_equal(dirty_set_notice(m.vm, DIRTY_NOTICE_PML), 0);
+	assert_int_equal(cpu_access(&m.cpu[0], 0x15000, 0, 0, 8).kind, OUT_OK);
+	assert_true(m.cpu[0].root.pml);
+	/* A writable entry of which only D would tell. */
+	assert_int_equal(cpu_access(&m.cpu[1], 0x15000, OACC_W, 1, 8).faults, 0);
+	expect(c, 0x15, -1);
+	dirty_client_destroy(c);
+}
+
+/* And it ends: what a processor still holds is told, and none goes on logging. */
+static void pml_ends(void **state)
+{
+	struct dirty_client *c = client("p", 0);
+
+	assert_int_equal(dirty_set_notice(m.vm, DIRTY_NOTICE_PML), 0);
+	assert_int_equal(cpu_access(&m.cpu[0], 0x3000, 0, 0, 8).kind, OUT_OK);
+	write_page(0x3000);
+	assert_true(m.cpu[0].root.pml);
+	assert_int_equal(m.cpu[0].pml_n, 1);
+	assert_int_equal(dirty_set_notice(m.vm, DIRTY_NOTICE_PROTECT), 0);
+	expect(c, 3, -1);
+	assert_int_equal(cpu_access(&m.cpu[0], 0x3000, OACC_W, 1, 8).faults, 0);
+	assert_false(m.cpu[0].root.pml);
+	/* The same where nothing is held. */
+	assert_int_equal(dirty_set_notice(m.vm, DIRTY_NOTICE_PML), 0);
+	write_page(0x3000);
+	assert_true(m.cpu[0].root.pml);
+	assert_int_equal(m.cpu[0].pml_n, 0);
+	assert_int_equal(dirty_set_notice(m.vm, DIRTY_NOTICE_PROTECT), 0);
+	write_page(0x3000);
+	assert_false(m.cpu[0].root.pml);
+	dirty_client_destroy(c);
+}
+
+/* Memory for the map of one client, none for the next one's: no slot, and nothing left of it. */
+static void no_memory_for_slot(void **state)
+{
+	struct slot_desc d = {
+		.id = 9, .gpa = BIT(50), .size = BIT(45), .host = (void *)(uintptr_t)BIT(44)};
+	struct dirty_client *a, *b;
+	uint64_t none, slot, map, bits;
+	struct rlimit before, low;
+
+	assert_int_equal(getrlimit(RLIMIT_AS, &before), 0);
+	none = address_space();
+	assert_int_equal(slot_add(m.vm, &d), 0);
+	slot = address_space() - none;
+	assert_int_equal(slot_delete(m.vm, 9), 0);
+	a = client("a", 0);
+	none = address_space();
+	assert_int_equal(slot_add(m.vm, &d), 0);
+	map = address_space() - none - slot;
+	assert_int_equal(slot_delete(m.vm, 9), 0);
+	b = client("b", 0);
+	low = before;
+	low.rlim_cur = address_space() + slot + map + map / 2;
+	assert_int_equal(setrlimit(RLIMIT_AS, &low), 0);
+	assert_int_equal(slot_add(m.vm, &d), -ENOMEM);
+	assert_int_equal(setrlimit(RLIMIT_AS, &before), 0);
+	assert_int_equal(dirty_client_unwatch(a, DIRTY_ALL_SLOTS), 0);
+	assert_int_equal(slot_add(m.vm, &d), 0);
+	assert_int_equal(dirty_get(a, 9, 0, 64, &bits), -ENOENT);
+	assert_int_equal(dirty_get(b, 9, 0, 64, &bits), 0);
+	assert_int_equal(slot_delete(m.vm, 9), 0);
+	dirty_client_destroy(a);
+	dirty_client_destroy(b);
 }
 
 /* Much at once: a flush a batch, not one a page. */
@@ -707,6 +847,25 @@ static void walker_writes(void **state)
 	dirty_client_destroy(c);
 }
 
+/* A write that the guest's tables forbid is no write, though only the log took W. */
+static void forbidden_write(void **state)
+{
+	struct dirty_client *c;
+
+	poke(&m, 0x1000, 0x2067);
+	poke(&m, 0x2000, 0x3067);
+	poke(&m, 0x3000, 0x4067);
+	poke(&m, 0x4000, 0x9063);
+	cpu_paging(&m.cpu[0], PAGING_4, 0x1000);
+	write_page(0);
+	c = client("w", 0);
+	assert_int_equal(cpu_access(&m.cpu[0], 0, OACC_W | OACC_U, 0, 8).kind, OUT_FAULT);
+	expect(c, -1);
+	write_page(0);
+	expect(c, 9, -1);
+	dirty_client_destroy(c);
+}
+
 /* ---- the truth, with threads: two vCPUs write, three clients read at their own pace ---- */
 
 #define ROUNDS 400
@@ -859,10 +1018,17 @@ int main(void)
 		S(no_pml_under_shadow),
 		T(ring),
 		S(ring),
+		T(ring_between),
+		S(ring_between),
 		T(ring_take),
 		S(ring_take),
 		T(ring_pml),
 		T(ring_changes),
+		T(ring_in_two_steps),
+		S(ring_in_two_steps),
+		T(pml_begins),
+		T(pml_ends),
+		cmocka_unit_test_setup_teardown(no_memory_for_slot, setup, finish),
 		T(shared_bitmap),
 		T(find_and_list),
 		T(batches),
@@ -874,6 +1040,7 @@ int main(void)
 		S(truth_rings),
 		T(split_and_collapse),
 		S(walker_writes),
+		S(forbidden_write),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -107,8 +107,7 @@ static bool is_composed(const struct composed *want, const struct outcome *o)
 {
 	if (want->nested_exit)
 		return o->kind == OUT_NESTED && o->misconfig == want->misconfig &&
-		       !((o->cr2 ^ want->ngpa) >> 12) &&
-		       (want->misconfig || same_qualification(o->code, want->code, want->table));
+		       !((o->cr2 ^ want->ngpa) >> 12) && (want->misconfig || o->code == want->code);
 	if (want->code)
 		return o->kind == OUT_FAULT && (o->code | ORACLE_FAULT) == want->code;
 	return (o->kind == OUT_OK || o->kind == OUT_MMIO) && o->gpa == want->gpa;
@@ -148,9 +147,9 @@ static void access_at(struct world *w, struct cpu *c, unsigned g, uint64_t la, u
 		translate_now(w, cpu_number(c), la, &pre);
 	say(w, " cpu %u la %llx access %x value %llx/%u", cpu_number(c), LL(la), access, LL(value),
 	    size);
-	w->may_intrude = true;
+	w->actor = c;
 	o = cpu_access(c, la, access, value, size);
-	w->may_intrude = false;
+	w->actor = NULL;
 	say(w, " -> %d %llx%s%s", o.kind,
 	    o.kind == OUT_OK ? LL(o.hpa - (uint64_t)(uintptr_t)w->m.map) : LL(o.code),
 	    o.emulated ? " emulated" : "", w->intruded ? " intruded" : "");
@@ -265,6 +264,7 @@ static void store_behind(struct world *w, gpa_t gpa, uint64_t value, unsigned si
 	uint64_t old[2] = {0, 0}, pair[2] = {value, value};
 	struct cpu *c = any_cpu(w);
 
+	cpu_leave(c);
 	switch (below(w, 5)) {
 	case 0:
 		HIT(w, table_by_l0);
@@ -394,6 +394,7 @@ static void translate_l1(struct world *w, struct cpu *c, uint64_t la, unsigned a
 
 	translate_now(w, cpu_number(c), la, &x);
 	code = peek && x.kind == ORACLE_OK ? 0 : oracle_judge(&regs, &x, access);
+	cpu_leave(c);
 	r = mmu_gva_to_gpa(
 		c->v, la,
 		(access & OACC_W ? MMU_ACC_WRITE : 0) | (access & OACC_U ? MMU_ACC_USER : 0) |
@@ -425,6 +426,7 @@ static void translate_l2(struct world *w, struct cpu *c, uint64_t la, unsigned a
 
 	HIT(w, translate_nested);
 	compose(w, c, la, access, &want);
+	cpu_leave(c);
 	if (mmu_gva_to_gpa(c->v, la,
 			   (access & OACC_W ? MMU_ACC_WRITE : 0) |
 				   (access & OACC_U ? MMU_ACC_USER : 0) |
@@ -471,9 +473,9 @@ static void do_invlpg(struct world *w)
 		return;
 	HIT(w, invlpg);
 	say(w, " cpu %u la %llx", cpu, LL(w->gva[g]));
-	w->may_intrude = true;
+	w->actor = c;
 	cpu_invlpg(c, w->gva[g]);
-	w->may_intrude = false;
+	w->actor = NULL;
 	for (unsigned i = 0; i < NR_GVAS; i++) {
 		for (unsigned p = 0; w->gva[i] == w->gva[g] && p < NR_PCIDS; p++)
 			forget(w, cpu, p, i, p == cpu_pcid(c) ? KEEP_NOTHING : KEEP_OTHERS);
@@ -540,9 +542,9 @@ static void do_cr3(struct world *w)
 	}
 	say(w, " cpu %u cr3 %llx", cpu_number(c), LL(cr3));
 	w->count[cr3 >> 63 ? K_cr3_keep : K_cr3_flush]++;
-	w->may_intrude = true;
+	w->actor = c;
 	cpu_load_cr3(c, cr3);
-	w->may_intrude = false;
+	w->actor = NULL;
 	if (!(cr3 >> 63))
 		forget_pcid(w, cpu_number(c), cpu_pcid(c), KEEP_GLOBALS);
 	w->changed = true;
@@ -608,6 +610,7 @@ static void do_pkru(struct world *w)
 	HIT(w, pkru);
 	c->regs.pkru = (uint32_t)rnd(w) & (uint32_t)rnd(w) & ~3u;
 	say(w, " cpu %u %x", cpu_number(c), c->regs.pkru);
+	cpu_leave(c);
 	mmu_set_pkru(c->v, c->regs.pkru);
 }
 
@@ -1070,6 +1073,7 @@ static void policy_switch(struct world *w)
 	}
 	w->count[shadow ? K_policy_to_tdp : K_policy_to_shadow]++;
 	assert_int_equal(dirty_set_notice(w->m.vm, DIRTY_NOTICE_PROTECT), 0);
+	machine_leave(&w->m);
 	assert_int_equal(mmu_set_policy(w->m.vm, policy), 0);
 	for (unsigned i = 0; i < w->m.nr_cpus; i++) {
 		cpu_flush(&w->m.cpu[i], true);
@@ -1086,6 +1090,7 @@ static void replace_vcpu(struct world *w, struct cpu *c)
 		return; /* a ring is made for the vCPUs of that moment */
 	HIT(w, vcpu_replaced);
 	machine_drain(&w->m);
+	cpu_leave(c);
 	mmu_vcpu_destroy(c->v);
 	memset(c->tlb, 0, sizeof(c->tlb));
 	memset(c->psc, 0, sizeof(c->psc));
@@ -1117,6 +1122,7 @@ static void do_rare(struct world *w)
 		HIT(w, mechanisms);
 		off = chance(w, 50) ? 0 : (uint32_t)rnd(w) & (uint32_t)rnd(w) & MMU_NO_ALL;
 		say(w, " without %x", off);
+		machine_leave(&w->m);
 		mmu_set_disable(w->m.vm, off);
 		break;
 	case 4:
@@ -1127,6 +1133,7 @@ static void do_rare(struct world *w)
 	case 5:
 		HIT(w, unload);
 		say(w, " unload %u", cpu_number(c));
+		cpu_leave(c);
 		mmu_unload(c->v);
 		break;
 	case 6:

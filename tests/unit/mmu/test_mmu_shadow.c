@@ -594,6 +594,22 @@ static void new_way(void **state)
 	at(0, GIB(1), OACC_W, 0x30000);
 }
 
+/* A last table that is out of step becomes a directory too: it hardly is the former any more. */
+static void unsynced_directory(void **state)
+{
+	poke(&m, PT, 0x10067);
+	poke(&m, PT + 8, PT | 0x67);
+	poke(&m, PDPT + 8, PT | 0x67);
+	poke(&m, 0x20000, 0x30067);
+	cpu_paging(&m.cpu[0], PAGING_4, PML4);
+	at(0, 0, 0, 0x10000);
+	assert_false(store(0, LA(0, 1), 0x20067));
+	assert_int_equal(vm_stats().mmu_unsync, 1);
+	at(0, GIB(1), 0, 0x30000);
+	assert_int_equal(vm_stats().mmu_unsync, 0);
+	assert_true(store(0, LA(0, 1) + 16, 0x20067));
+}
+
 /* What is to become a directory is still written, up to the moment of its protection. */
 static void store_amid_fault(struct machine *mm, const struct mmu_flush *f)
 {
@@ -733,6 +749,7 @@ int main(void)
 		T(new_way),
 		T(width),
 		T(changed_amid_fault),
+		T(unsynced_directory),
 		cmocka_unit_test_teardown(roots_give_way, teardown),
 		cmocka_unit_test_setup_teardown(tdp_pages, setup_tdp, teardown),
 		cmocka_unit_test_setup_teardown(tdp_pages, setup_npt, teardown),

@@ -198,7 +198,9 @@ static void missing_pages(void **state)
 
 	assert_int_equal(cpu_access(&m.cpu[0], 0x3000, 0, 0, 8).kind, OUT_OK);
 	assert_int_equal(mmu_inspect_rmap(m.vm, 3, 0, &rm, 1), 1);
+	m.kicked = 0;
 	assert_int_equal(slot_set_missing(m.vm, 0, missing), 0);
+	assert_true(m.kicked == MMU_VCPUS_ALL);
 	assert_int_equal(mmu_inspect_rmap(m.vm, 3, 0, &rm, 1), 0);
 	assert_int_equal(mmu_load(m.cpu[0].v, &root), 0);
 	assert_int_equal(mmu_page_fault(m.cpu[0].v, &f), MMU_WAIT);
@@ -208,7 +210,10 @@ static void missing_pages(void **state)
 	missing[0] = 0;
 	assert_int_equal(mmu_page_fault(m.cpu[0].v, &f), MMU_RETRY);
 	assert_int_equal(slot_read(m.vm, 0x3000, &byte, 1), 0);
+	/* Whoever waits by that map is woken. */
+	m.kicked = 0;
 	assert_int_equal(slot_set_missing(m.vm, 0, NULL), 0);
+	assert_true(m.kicked == MMU_VCPUS_ALL);
 	assert_int_equal(slot_set_missing(m.vm, 50, NULL), -ENOENT);
 }
 

@@ -389,12 +389,71 @@ static void nested(void **state)
 	assert_int_equal(mmu_enter_nested(cpu()->v, &n), -22);
 }
 
+/*
+ * What a walk of L2's tables does where L1's EPT allows no write. With EPT's A and D bits in use to
+ * read a table is a write, reported as both; without them only to set A or D is one.
+ */
+static void nested_tables_read_only(void **state)
+{
+	struct mmu_nested_regs n = {
+		.eptp = 0x20000 | 6 | 3 << 3,
+		.guest = {.cr0 = BIT(31) | BIT(16) | 1,
+			  .cr3 = 0x1000,
+			  .cr4 = CR4_PAE,
+			  .efer = BIT(8) | BIT(10) | EFER_NX,
+			  .maxphyaddr = 40,
+			  .gbpages = true},
+	};
+	struct mmu_fault f = {.addr = 0x4018, .access = MMU_ACC_WRITE, .flags = MMU_PF_TABLE};
+	struct mmu_walk_result r;
+	struct mmu_root root;
+
+	poke(&m, 0x20000, 0x21007);
+	poke(&m, 0x21000, 0x22007);
+	poke(&m, 0x22000, 0x23007);
+	for (unsigned i = 0; i < 16; i++)
+		poke(&m, 0x23000 + 8 * i, 0x100000 + 0x1000 * i + (6 << 3) + (i == 4 ? 5 : 7));
+	poke(&m, 0x101000 + 8 * 273, 0x2067);
+	poke(&m, 0x102000, 0x3067);
+	poke(&m, 0x103008, 0x4067);
+	poke(&m, 0x104018, 0x7027);
+	assert_int_equal(mmu_enter_nested(cpu()->v, &n), 0);
+	assert_int_equal(mmu_gva_to_gpa(cpu()->v, LA, 0, &r), 0);
+	assert_int_equal(r.gpa, 0x107123);
+	for (unsigned entry = 0x7007; entry <= 0x7027; entry += 0x20) {
+		poke(&m, 0x104018, entry);
+		assert_int_equal(mmu_gva_to_gpa(cpu()->v, LA, MMU_ACC_WRITE, &r), 1);
+		assert_true(r.fault.nested && !r.fault.misconfig);
+		assert_int_equal(r.fault.cr2, 0x4018);
+		assert_int_equal(r.fault.error_code, 2 | 8 | 32);
+		assert_int_equal(peek(&m, 0x104018), entry);
+	}
+	mmu_leave_nested(cpu()->v);
+	cpu_paging(cpu(), PAGING_NONE, 0);
+	n.eptp |= BIT(6);
+	poke(&m, 0x104018, 0x7067);
+	assert_int_equal(mmu_enter_nested(cpu()->v, &n), 0);
+	assert_int_equal(mmu_gva_to_gpa(cpu()->v, LA, 0, &r), 1);
+	assert_true(r.fault.nested && !r.fault.misconfig);
+	assert_int_equal(r.fault.cr2, 0x4018);
+	assert_int_equal(r.fault.error_code, 1 | 2 | 8 | 32);
+	/* As told by a processor that walked through our tables. */
+	assert_int_equal(mmu_load(cpu()->v, &root), 0);
+	assert_int_equal(mmu_page_fault(cpu()->v, &f), MMU_NESTED_EXIT);
+	assert_int_equal(f.guest.error_code, 1 | 2 | 8 | 32);
+	mmu_leave_nested(cpu()->v);
+	cpu_paging(cpu(), PAGING_NONE, 0);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(unpaged),	T(two_levels), T(four_mib_pages), T(pae),    T(four_levels),
-		T(five_levels), T(smep_smap),  T(keys),		  T(nested),
+		T(unpaged),	   T(two_levels),
+		T(four_mib_pages), T(pae),
+		T(four_levels),	   T(five_levels),
+		T(smep_smap),	   T(keys),
+		T(nested),	   T(nested_tables_read_only),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -205,10 +205,9 @@ struct composing {
 };
 
 static void exit_to_l1(struct composed *out, const struct oracle_ept *e, uint64_t ngpa,
-		       unsigned access, bool table)
+		       unsigned access)
 {
 	out->nested_exit = true;
-	out->table = table;
 	out->misconfig = e->kind == ORACLE_EPT_MISCONFIG;
 	out->ngpa = ngpa;
 	out->code = oracle_ept_qualification(e, access);
@@ -217,12 +216,12 @@ static void exit_to_l1(struct composed *out, const struct oracle_ept *e, uint64_
 static bool composed_read(void *priv, uint64_t ngpa, unsigned size, uint64_t *value)
 {
 	struct composing *p = priv;
-	unsigned access = p->w->eptp[p->c->ept] & BIT(6) ? OACC_W : 0;
+	unsigned access = p->w->eptp[p->c->ept] & BIT(6) ? OACC_W | OACC_TABLE_AD : 0;
 	struct oracle_ept e;
 
 	ept_now(p->w, p->c->ept, ngpa, &e);
 	if (!oracle_ept_allows(&e, access)) {
-		exit_to_l1(p->out, &e, ngpa, access, true);
+		exit_to_l1(p->out, &e, ngpa, access);
 		return false;
 	}
 	return model_read(p->w, e.frame | (ngpa & 0xfff), size, value);
@@ -252,22 +251,16 @@ void compose(struct world *w, const struct cpu *c, uint64_t la, unsigned access,
 		if ((out->x.entry[i].value & bits) == bits || oracle_ept_allows(&e, OACC_W) ||
 		    region_refuses(w, e.frame))
 			continue;
-		exit_to_l1(out, &e, out->x.entry[i].gpa, OACC_W, true);
+		exit_to_l1(out, &e, out->x.entry[i].gpa, OACC_W);
 		return;
 	}
 	ngpa = out->x.frame | (la & 0xfff);
 	ept_now(w, c->ept, ngpa, &e);
 	if (!oracle_ept_allows(&e, access)) {
-		exit_to_l1(out, &e, ngpa, access, false);
+		exit_to_l1(out, &e, ngpa, access);
 		return;
 	}
 	out->gpa = e.frame | (la & 0xfff);
-}
-
-/* A walk that counts as a write is by the manual a read as well: bit 0 may be set or not. */
-bool same_qualification(uint32_t got, uint32_t want, bool table)
-{
-	return ((got ^ want) & (table ? 0x3e : 0x3f)) == 0;
 }
 
 /* ---- what may be cached ---- */
@@ -516,8 +509,7 @@ static void world_resolved(struct cpu *c, uint64_t gpa, unsigned access, const s
 
 		if (oracle_ept_allows(&x, access) || o->misconfig != misconfig ||
 		    (o->cr2 ^ gpa) >> 12 ||
-		    (!misconfig &&
-		     !same_qualification(o->code, oracle_ept_qualification(&x, access), true)))
+		    (!misconfig && o->code != oracle_ept_qualification(&x, access)))
 			WRONG(w,
 			      "ngpa %llx access %x: exit %x misconfig %d, not kind %d rwx %d%d%d",
 			      LL(gpa), access, o->code, o->misconfig, x.kind, x.r, x.w, x.x);
@@ -775,7 +767,7 @@ static void world_before_flush(struct machine *m, const struct mmu_flush *f)
 	uint64_t value;
 	gpa_t gpa;
 
-	if (!w->may_intrude || w->intruded || !(f->vcpus & MMU_VCPU_BIT(n)) ||
+	if (!w->actor || w->actor == &m->cpu[n] || w->intruded || !(f->vcpus & MMU_VCPU_BIT(n)) ||
 	    mmu_get_policy(m->vm) != MMU_POLICY_SHADOW)
 		return;
 	for (unsigned i = 0; i < NR_TLB && !(e->valid && e->w && e->d); i++)

@@ -188,7 +188,9 @@ struct world {
 	bool is_shared;
 	uint64_t truly_dirty, told_dirty, forgotten;
 
-	bool may_intrude, intruded; /* another vCPU's store amid an operation */
+	/* Amid its operation another vCPU may store; NULL: none may. */
+	const struct cpu *actor;
+	bool intruded;
 	bool undrained;
 	uint64_t count[NR_KINDS];
 };
@@ -225,14 +227,13 @@ void ept_now(struct world *w, unsigned ept, uint64_t ngpa, struct oracle_ept *x)
 /* What an access of an L2 comes to by the tables of now. */
 struct composed {
 	struct oracle_xlat x; /* frame: ngpa */
-	bool nested_exit, misconfig, table;
+	bool nested_exit, misconfig;
 	uint64_t ngpa; /* of the exit */
 	uint32_t code; /* of L2's fault, with ORACLE_FAULT; of the exit the qualification */
 	gpa_t gpa;
 };
 void compose(struct world *w, const struct cpu *c, uint64_t la, unsigned access,
 	     struct composed *out);
-bool same_qualification(uint32_t got, uint32_t want, bool table);
 
 /* Note everything that may be cached now, if anything has changed. */
 void snapshot(struct world *w);
