@@ -11,6 +11,8 @@
 /* What umbrad fills: one handler a method. The rows in api/methods.c name the members by offset. */
 struct api_ops {
 	api_handler system_version;
+	api_handler system_hello;
+	api_handler system_authenticate;
 	api_handler rpc_discover;
 	api_handler machine_create;
 	api_handler machine_start;
@@ -21,8 +23,13 @@ struct api_ops {
 	api_handler machine_logs;
 	api_handler machine_wait;
 	api_handler machine_delete;
+	api_handler system_stop_machines;
 	api_handler events_subscribe;
 	api_handler events_unsubscribe;
+	api_handler job_list;
+	api_handler job_show;
+	api_handler job_wait;
+	api_handler job_cancel;
 };
 
 extern const struct api_table api_umbrad_methods;
@@ -43,5 +50,7 @@ extern const char *const machine_state_names[MACHINE_STATE_COUNT + 1];
 
 /* An OpenRPC document of @table; NULL: no memory. */
 struct json_object *api_openrpc(const struct api_table *table, const char *title);
+/* An OpenAPI 3.1 document of what REST serves; NULL: no memory. */
+struct json_object *api_openapi(const struct api_table *table, const char *title);
 
 #endif

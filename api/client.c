@@ -3,13 +3,18 @@
 #include "api/client.h"
 
 #include <errno.h>
+#include <netdb.h>
+#include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include <event2/event.h>
 #include <json-c/json.h>
 
 #include "api/conn.h"
+#include "api/tls.h"
 #include "base/cleanup.h"
 #include "base/list.h"
 
@@ -32,6 +37,8 @@ struct api_client {
 	int64_t last_id;
 	unsigned depth; /* callbacks that we are inside of */
 	bool closed, dead;
+	bool shaken;   /* the TLS handshake is over */
+	char why[200]; /* TLS said when the connection ended, or "" */
 };
 
 static void pending_free(struct pending *p)
@@ -125,11 +132,12 @@ static void on_message(void *data, struct json_object *msg)
 
 void api_client_abort(struct api_client *client)
 {
-	const struct api_error err = {.kind = API_KIND_UNAVAILABLE,
-				      .text = "the connection was closed"};
+	struct api_error err;
 
 	if (!client)
 		return;
+	api_error_set(&err, API_KIND_UNAVAILABLE, "the connection was closed%s%s",
+		      client->why[0] ? ": " : "", client->why);
 	client->depth++;
 	client->closed = true;
 	while (!client->dead && !list_empty(&client->pending))
@@ -149,7 +157,10 @@ void api_client_drain(struct api_client *client)
 static void on_closed(void *data)
 {
 	struct api_client *client = data;
+	struct bufferevent *bev = api_conn_bufferevent(client->conn);
 
+	if (bev)
+		api_tls_why(bev, client->why, sizeof(client->why));
 	client->depth++;
 	api_client_abort(client);
 	if (!client->dead && client->ops && client->ops->closed)
@@ -157,31 +168,155 @@ static void on_closed(void *data)
 	client_leave(client);
 }
 
-static const struct api_conn_ops conn_ops = {.message = on_message, .closed = on_closed};
+static void on_connected(void *data)
+{
+	struct api_client *client = data;
+
+	client->shaken = true;
+}
+
+static const struct api_conn_ops conn_ops = {
+	.message = on_message,
+	.closed = on_closed,
+	.connected = on_connected,
+};
+
+static struct api_client *client_alloc(struct event_base *base, const struct api_client_ops *ops,
+				       void *data)
+{
+	struct api_client *client = calloc(1, sizeof(*client));
+
+	if (!client)
+		return NULL;
+	client->own_base = !base;
+	client->base = base ? base : event_base_new();
+	if (!client->base) {
+		free(client);
+		return NULL;
+	}
+	client->ops = ops;
+	client->data = data;
+	list_init(&client->pending);
+	return client;
+}
 
 int api_client_create(struct api_client **out, struct event_base *base, int fd,
 		      const struct api_client_ops *ops, void *data)
 {
-	struct api_client *client = calloc(1, sizeof(*client));
-	int ret = -ENOMEM;
+	struct api_client *client = client_alloc(base, ops, data);
+	int ret;
 
 	if (!client)
 		return -ENOMEM;
-	client->own_base = !base;
-	client->base = base ? base : event_base_new();
-	client->ops = ops;
-	client->data = data;
-	list_init(&client->pending);
-	if (client->base)
-		ret = api_conn_create(&client->conn, client->base, fd, &conn_ops, client);
-	if (ret) {
-		if (client->base && client->own_base)
-			event_base_free(client->base);
-		free(client);
-		return ret;
+	ret = api_conn_create(&client->conn, client->base, fd, &conn_ops, client);
+	if (ret)
+		client_free(client);
+	else
+		*out = client;
+	return ret;
+}
+
+/* A connected socket to one address, waiting until @deadline (api_now_ms()). -errno. */
+static int connect_address(const struct addrinfo *ai, int64_t deadline)
+{
+	_cleanup_close_ int fd =
+		socket(ai->ai_family, ai->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	struct pollfd p = {.fd = fd, .events = POLLOUT};
+	socklen_t len = sizeof(int);
+	int e = 0, n;
+
+	if (fd < 0)
+		return -errno;
+	if (connect(fd, ai->ai_addr, ai->ai_addrlen) == 0)
+		return TAKE_FD(fd);
+	if (errno != EINPROGRESS)
+		return -errno;
+	do
+		n = poll(&p, 1, (int)MAX(deadline - api_now_ms(), (int64_t)0));
+	while (n < 0 && errno == EINTR);
+	if (n <= 0)
+		return n ? -errno : -ETIMEDOUT;
+	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &e, &len) < 0 || e)
+		return e ? -e : -errno;
+	return TAKE_FD(fd);
+}
+
+static int connect_host(const struct api_client_where *where, int64_t deadline,
+			struct api_error *err)
+{
+	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
+	struct addrinfo *all, *ai;
+	int ret = getaddrinfo(where->host, where->port, &hints, &all), fd = -ENOENT;
+
+	if (ret)
+		return api_error_set(err, API_KIND_UNAVAILABLE, "%s: %s", where->host,
+				     gai_strerror(ret));
+	for (ai = all; ai && fd < 0; ai = ai->ai_next)
+		fd = connect_address(ai, deadline);
+	freeaddrinfo(all);
+	if (fd < 0)
+		return api_error_set(err, API_KIND_UNAVAILABLE, "cannot connect to %s:%s: %s",
+				     where->host, where->port, strerror(-fd));
+	return fd;
+}
+
+static void on_too_late(evutil_socket_t fd, short what, void *arg)
+{
+	struct api_client *client = arg;
+
+	if (!client->shaken && !client->closed) {
+		client->closed = true;
+		snprintf(client->why, sizeof(client->why), "no answer within %d s", API_CONNECT_S);
 	}
-	*out = client;
+}
+
+/* Run the loop until the handshake is over. */
+static int shake_hands(struct api_client *client, int64_t deadline, struct api_error *err)
+{
+	const int64_t left = MAX(deadline - api_now_ms(), (int64_t)1);
+	const struct timeval tv = {left / 1000, left % 1000 * 1000};
+	struct event *timer = evtimer_new(client->base, on_too_late, client);
+	const struct api_client_ops *ops = client->ops;
+
+	if (!timer)
+		return api_error_set(err, API_KIND_INTERNAL, "out of memory");
+	evtimer_add(timer, &tv);
+	client->ops = NULL; /* the caller has no client yet that could be closed */
+	while (!client->shaken && !client->closed)
+		if (event_base_loop(client->base, EVLOOP_ONCE))
+			client->closed = true;
+	client->ops = ops;
+	event_free(timer);
+	if (client->closed)
+		return api_error_set(err, API_KIND_UNAVAILABLE, "TLS failed: %s", client->why);
 	return 0;
+}
+
+int api_client_connect_tls(struct api_client **out, const struct api_client_where *where,
+			   const struct api_client_ops *ops, void *data, struct api_error *err)
+{
+	const int64_t deadline = api_now_ms() + API_CONNECT_S * 1000;
+	int fd = connect_host(where, deadline, err), ret = -ENOMEM;
+	struct api_client *client;
+
+	if (fd < 0)
+		return fd;
+	client = client_alloc(where->base, ops, data);
+	if (client)
+		ret = api_conn_create_tls(
+			&client->conn, client->base,
+			api_tls_bufferevent(where->tls, client->base, TAKE_FD(fd), where->host),
+			&conn_ops, client);
+	cleanup_close(&fd);
+	if (ret)
+		api_error_set(err, API_KIND_INTERNAL, "out of memory");
+	else
+		ret = shake_hands(client, deadline, err);
+	if (ret && client)
+		api_client_destroy(client);
+	else
+		*out = client;
+	return ret;
 }
 
 void api_client_destroy(struct api_client *client)

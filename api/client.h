@@ -8,6 +8,7 @@
 struct event_base;
 struct json_object;
 struct api_client;
+struct api_tls;
 
 struct api_client_ops {
 	/* Either may be NULL. @params is borrowed. */
@@ -27,6 +28,20 @@ typedef void (*api_answer)(void *data, struct json_object *result, int fd,
 /* @base may be NULL: then the client has a loop of its own. Takes @fd on success. */
 int api_client_create(struct api_client **out, struct event_base *base, int fd,
 		      const struct api_client_ops *ops, void *data);
+
+/* A daemon elsewhere. */
+struct api_client_where {
+	struct event_base *base; /* NULL: a loop of its own */
+	struct api_tls *tls;	 /* a client's; may be destroyed afterwards */
+	const char *host, *port; /* @host is whom the certificate must name */
+};
+#define API_CONNECT_S 10
+/*
+ * Resolve, connect and shake hands, at most API_CONNECT_S seconds; the loop runs meanwhile. 0, or
+ * -errno with *err.
+ */
+int api_client_connect_tls(struct api_client **out, const struct api_client_where *where,
+			   const struct api_client_ops *ops, void *data, struct api_error *err);
 /* Pending calls are dropped without an answer. NULL-safe; allowed in callbacks. */
 void api_client_destroy(struct api_client *client);
 /* Read and tell all that has come already. NULL-safe. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* One connection: JSON texts and descriptors over a stream socket, on a libevent loop. */
+/* One connection: JSON texts and descriptors over a stream socket or TLS, on a libevent loop. */
 #include "api/conn.h"
 
 #include <errno.h>
@@ -9,12 +9,19 @@
 #include <sys/socket.h>
 #include <time.h>
 
+#include <event2/buffer.h>
+#include <event2/bufferevent.h>
+#include <event2/bufferevent_ssl.h>
 #include <event2/event.h>
 #include <json-c/json.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
 
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "base/list.h"
+
+#define READ_SIZE 65536 /* a turn of the loop: nobody starves the others */
 
 /* One message on its way out. */
 struct outgoing {
@@ -25,10 +32,15 @@ struct outgoing {
 };
 
 struct api_conn {
-	int fd;
+	int fd;			 /* -1 with @bev */
+	struct bufferevent *bev; /* TLS; NULL: a plain socket */
 	const struct api_conn_ops *ops;
 	void *data;
+	/* With @bev, both are only ever made active by ourselves. */
 	struct event *readable, *writable;
+	struct event *late;	 /* the message that has begun takes too long */
+	size_t max;		 /* bytes of a message */
+	struct timeval max_time; /* of a message; zero: any */
 	struct json_tokener *tok;
 	size_t in_len; /* bytes of the unfinished message */
 	int fds[API_FDS_MAX];
@@ -50,6 +62,17 @@ static void outgoing_destroy(struct outgoing *o)
 	free(o);
 }
 
+static void tls_close(struct bufferevent *bev)
+{
+	SSL *ssl = bufferevent_openssl_get_ssl(bev);
+
+	/* Say goodbye if the socket takes it: else the peer must think that it was cut off. */
+	if (SSL_is_init_finished(ssl))
+		SSL_shutdown(ssl);
+	ERR_clear_error();
+	bufferevent_free(bev);
+}
+
 static void conn_free(struct api_conn *conn)
 {
 	struct outgoing *o, *tmp;
@@ -62,8 +85,12 @@ static void conn_free(struct api_conn *conn)
 		event_free(conn->readable);
 	if (conn->writable)
 		event_free(conn->writable);
+	if (conn->late)
+		event_free(conn->late);
 	if (conn->tok)
 		json_tokener_free(conn->tok);
+	if (conn->bev)
+		tls_close(conn->bev);
 	cleanup_close(&conn->fd);
 	free(conn);
 }
@@ -83,6 +110,9 @@ static void conn_stop_events(struct api_conn *conn)
 {
 	event_del(conn->readable);
 	event_del(conn->writable);
+	event_del(conn->late);
+	if (conn->bev)
+		bufferevent_disable(conn->bev, EV_READ | EV_WRITE);
 }
 
 /* The connection is over. The caller is inside conn_enter(). */
@@ -108,11 +138,20 @@ static bool is_space(char c)
 	return c == ' ' || c == '\n' || c == '\r' || c == '\t';
 }
 
-static void conn_bad(struct api_conn *conn, const struct api_error *err)
+static void conn_stop_reading(struct api_conn *conn)
 {
 	event_del(conn->readable);
+	event_del(conn->late);
+	if (conn->bev)
+		bufferevent_disable(conn->bev, EV_READ);
+}
+
+static void conn_bad(struct api_conn *conn, const struct api_error *err)
+{
+	conn_stop_reading(conn);
 	/* Whoever is still writing gets EPIPE and reads our answer, instead of blocking. */
-	shutdown(conn->fd, SHUT_RD);
+	if (!conn->bev)
+		shutdown(conn->fd, SHUT_RD);
 	if (conn->ops->bad)
 		conn->ops->bad(conn->data, err);
 	if (!conn->dead)
@@ -137,6 +176,7 @@ static size_t conn_parse(struct api_conn *conn, const char *data, size_t len)
 
 	if (e == json_tokener_success) {
 		conn->in_len = 0;
+		event_del(conn->late);
 		conn->ops->message(conn->data, msg);
 		json_object_put(msg);
 		return used;
@@ -146,11 +186,13 @@ static size_t conn_parse(struct api_conn *conn, const char *data, size_t len)
 		conn_bad_json(conn, json_tokener_error_desc(e));
 		return 0;
 	}
+	if (!conn->in_len && timerisset(&conn->max_time))
+		event_add(conn->late, &conn->max_time);
 	conn->in_len += len;
-	if (conn->in_len <= API_MESSAGE_MAX)
+	if (conn->in_len <= conn->max)
 		return len;
-	api_error_set(&err, API_KIND_INVALID_REQUEST, "a message may have at most %llu bytes",
-		      (unsigned long long)API_MESSAGE_MAX);
+	api_error_set(&err, API_KIND_INVALID_REQUEST, "a message may have at most %zu bytes",
+		      conn->max);
 	conn_bad(conn, &err);
 	return 0;
 }
@@ -214,12 +256,33 @@ static ssize_t conn_receive(struct api_conn *conn, void *data, size_t len)
 	return msg.msg_flags & MSG_CTRUNC ? -EPROTO : n;
 }
 
+static void on_late(evutil_socket_t sock, short what, void *arg)
+{
+	struct api_conn *conn = arg;
+	struct api_error err;
+
+	api_error_set(&err, API_KIND_TIMEOUT, "the message did not end in the time allowed");
+	conn_enter(conn);
+	conn_bad(conn, &err);
+	conn_leave(conn);
+}
+
 /* One read. Whether there may be more at once. The caller is inside conn_enter(). */
 static bool conn_read(struct api_conn *conn)
 {
-	char data[65536];
-	ssize_t n = conn_receive(conn, data, sizeof(data));
+	char data[READ_SIZE];
+	ssize_t n;
 
+	if (conn->bev) {
+		n = (ssize_t)bufferevent_read(conn->bev, data, sizeof(data));
+		conn_feed(conn, data, (size_t)n);
+		/* What is left is not told again by itself. */
+		if (!conn->dead && !conn->finishing && !conn->broken &&
+		    evbuffer_get_length(bufferevent_get_input(conn->bev)))
+			event_active(conn->readable, EV_READ, 0);
+		return n > 0;
+	}
+	n = conn_receive(conn, data, sizeof(data));
 	if (n == -EAGAIN || n == -EINTR)
 		return false;
 	if (n > 0)
@@ -248,6 +311,13 @@ void api_conn_drain(struct api_conn *conn)
 	conn_leave(conn);
 }
 
+/* Nothing waits to be sent. */
+static bool conn_idle(const struct api_conn *conn)
+{
+	return list_empty(&conn->queue) &&
+	       (!conn->bev || !evbuffer_get_length(bufferevent_get_output(conn->bev)));
+}
+
 /* Send what the socket takes. 0 (also when some is left) or -errno. */
 static int conn_push(struct api_conn *conn)
 {
@@ -274,42 +344,96 @@ static void on_writable(evutil_socket_t sock, short what, void *arg)
 	struct api_conn *conn = arg;
 
 	conn_enter(conn);
-	if (conn->broken || conn_push(conn) || (conn->finishing && list_empty(&conn->queue)))
+	if (conn->broken || conn_push(conn) || (conn->finishing && conn_idle(conn)))
 		conn_over(conn);
 	else if (!list_empty(&conn->queue))
 		event_add(conn->writable, NULL);
 	conn_leave(conn);
 }
 
-int api_conn_create(struct api_conn **out, struct event_base *base, int fd,
-		    const struct api_conn_ops *ops, void *data)
+static void on_bev_read(struct bufferevent *bev, void *arg)
+{
+	on_readable(-1, EV_READ, arg);
+}
+
+static void on_bev_write(struct bufferevent *bev, void *arg)
+{
+	on_writable(-1, EV_WRITE, arg);
+}
+
+static void on_bev_event(struct bufferevent *bev, short what, void *arg)
+{
+	struct api_conn *conn = arg;
+
+	conn_enter(conn);
+	if (what & BEV_EVENT_CONNECTED) {
+		if (conn->ops->connected)
+			conn->ops->connected(conn->data);
+	} else if (!conn->finishing || !(what & BEV_EVENT_READING)) {
+		conn_over(conn);
+	}
+	conn_leave(conn);
+}
+
+static struct api_conn *conn_alloc(struct event_base *base, int fd, const struct api_conn_ops *ops,
+				   void *data)
 {
 	struct api_conn *conn = calloc(1, sizeof(*conn));
-	int ret;
 
 	if (!conn)
-		return -ENOMEM;
+		return NULL;
 	conn->fd = -1;
 	conn->ops = ops;
 	conn->data = data;
+	conn->max = API_MESSAGE_MAX;
 	list_init(&conn->queue);
-	ret = fd_set_nonblock(fd, true);
-	if (ret)
-		goto fail;
-	ret = -ENOMEM;
 	conn->tok = json_tokener_new_ex(API_DEPTH_MAX);
 	conn->readable = event_new(base, fd, EV_READ | EV_PERSIST, on_readable, conn);
 	conn->writable = event_new(base, fd, EV_WRITE, on_writable, conn);
-	if (!conn->tok || !conn->readable || !conn->writable || event_add(conn->readable, NULL))
-		goto fail;
+	conn->late = evtimer_new(base, on_late, conn);
+	if (!conn->tok || !conn->readable || !conn->writable || !conn->late) {
+		conn_free(conn);
+		return NULL;
+	}
 	json_tokener_set_flags(conn->tok, JSON_TOKENER_STRICT | JSON_TOKENER_ALLOW_TRAILING_CHARS |
 						  JSON_TOKENER_VALIDATE_UTF8);
+	return conn;
+}
+
+int api_conn_create(struct api_conn **out, struct event_base *base, int fd,
+		    const struct api_conn_ops *ops, void *data)
+{
+	struct api_conn *conn = conn_alloc(base, fd, ops, data);
+	int ret = conn ? fd_set_nonblock(fd, true) : -ENOMEM;
+
+	if (!ret && event_add(conn->readable, NULL))
+		ret = -ENOMEM;
+	if (ret) {
+		if (conn)
+			conn_free(conn);
+		return ret;
+	}
 	conn->fd = fd;
 	*out = conn;
 	return 0;
-fail:
-	conn_free(conn);
-	return ret;
+}
+
+int api_conn_create_tls(struct api_conn **out, struct event_base *base, struct bufferevent *bev,
+			const struct api_conn_ops *ops, void *data)
+{
+	struct api_conn *conn = bev ? conn_alloc(base, -1, ops, data) : NULL;
+
+	if (!conn) {
+		if (bev)
+			bufferevent_free(bev);
+		return -ENOMEM;
+	}
+	conn->bev = bev;
+	bufferevent_setcb(bev, on_bev_read, on_bev_write, on_bev_event, conn);
+	bufferevent_setwatermark(bev, EV_READ, 0, READ_SIZE);
+	bufferevent_enable(bev, EV_READ | EV_WRITE);
+	*out = conn;
+	return 0;
 }
 
 void api_conn_destroy(struct api_conn *conn)
@@ -322,44 +446,67 @@ void api_conn_destroy(struct api_conn *conn)
 		conn_free(conn);
 }
 
-int api_conn_send(struct api_conn *conn, struct json_object *msg, int fd)
+/* Put @msg into the queue; takes @fd. */
+static int conn_enqueue(struct api_conn *conn, const char *text, size_t len, int fd)
 {
 	_cleanup_close_ int owned = fd;
-	struct outgoing *o;
-	const char *text;
-	size_t len;
+	struct outgoing *o = calloc(1, sizeof(*o));
 
-	if (conn->broken || conn->dead)
-		return -EPIPE;
-	text = json_object_to_json_string_length(msg, JSON_C_TO_STRING_PLAIN, &len);
-	o = calloc(1, sizeof(*o));
-	if (!text || !o || buf_append(&o->text, text, len) || buf_append(&o->text, "\n", 1)) {
+	if (!o || buf_append(&o->text, text, len) || buf_append(&o->text, "\n", 1)) {
 		if (o)
 			buf_finish(&o->text);
 		free(o);
-		conn_break(conn);
 		return -ENOMEM;
 	}
 	o->fd = TAKE_FD(owned);
 	list_add_tail(&conn->queue, &o->link);
 	conn->queued += o->text.len;
-	if (conn_push(conn)) {
-		conn_break(conn);
+	return conn_push(conn) ? -EPIPE : 0;
+}
+
+static int conn_enqueue_tls(struct api_conn *conn, const char *text, size_t len, int fd)
+{
+	struct evbuffer *out = bufferevent_get_output(conn->bev);
+
+	cleanup_close(&fd); /* it cannot go */
+	if (evbuffer_add(out, text, len) || evbuffer_add(out, "\n", 1))
+		return -ENOMEM;
+	conn->queued = evbuffer_get_length(out);
+	return 0;
+}
+
+int api_conn_send(struct api_conn *conn, struct json_object *msg, int fd)
+{
+	const char *text;
+	size_t len;
+	int ret;
+
+	if (conn->broken || conn->dead) {
+		cleanup_close(&fd);
 		return -EPIPE;
 	}
-	if (conn->queued > API_QUEUE_MAX) {
-		conn_break(conn);
-		return -ENOBUFS;
+	text = json_object_to_json_string_length(msg, JSON_C_TO_STRING_PLAIN, &len);
+	if (!text) {
+		cleanup_close(&fd);
+		ret = -ENOMEM;
+	} else if (conn->bev) {
+		ret = conn_enqueue_tls(conn, text, len, fd);
+	} else {
+		ret = conn_enqueue(conn, text, len, fd);
 	}
-	if (!list_empty(&conn->queue))
+	if (!ret && conn->queued > API_QUEUE_MAX)
+		ret = -ENOBUFS;
+	if (ret)
+		conn_break(conn);
+	else if (!list_empty(&conn->queue))
 		event_add(conn->writable, NULL);
-	return 0;
+	return ret;
 }
 
 void api_conn_finish(struct api_conn *conn)
 {
 	conn->finishing = true;
-	event_del(conn->readable);
+	conn_stop_reading(conn);
 	event_active(conn->writable, EV_WRITE, 0);
 }
 
@@ -376,15 +523,27 @@ int api_conn_take_fd(struct api_conn *conn)
 
 int api_conn_fd(const struct api_conn *conn)
 {
-	return conn->fd;
+	return conn->bev ? (int)bufferevent_getfd(conn->bev) : conn->fd;
 }
 
 bool api_conn_idle(const struct api_conn *conn)
 {
-	return list_empty(&conn->queue);
+	return conn_idle(conn);
 }
 
-static int64_t now_ms(void)
+struct bufferevent *api_conn_bufferevent(const struct api_conn *conn)
+{
+	return conn->bev;
+}
+
+void api_conn_set_bounds(struct api_conn *conn, size_t max, double seconds)
+{
+	conn->max = max;
+	conn->max_time.tv_sec = (time_t)seconds;
+	conn->max_time.tv_usec = (suseconds_t)((seconds - (double)conn->max_time.tv_sec) * 1e6);
+}
+
+int64_t api_now_ms(void)
 {
 	struct timespec ts;
 
@@ -394,11 +553,11 @@ static int64_t now_ms(void)
 
 void api_conn_flush(struct api_conn *conn, int ms)
 {
-	int64_t end = now_ms() + ms;
+	int64_t end = api_now_ms() + ms;
 
-	while (!conn->broken && !conn->dead && !list_empty(&conn->queue)) {
+	while (!conn->bev && !conn->broken && !conn->dead && !list_empty(&conn->queue)) {
 		struct pollfd p = {.fd = conn->fd, .events = POLLOUT};
-		int64_t left = end - now_ms();
+		int64_t left = end - api_now_ms();
 
 		if (left <= 0 || poll(&p, 1, (int)left) <= 0)
 			return;

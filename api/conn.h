@@ -5,6 +5,7 @@
 
 #include "api/error.h"
 
+struct bufferevent;
 struct event_base;
 struct json_object;
 struct api_conn;
@@ -27,11 +28,20 @@ struct api_conn_ops {
 	void (*bad)(void *data, const struct api_error *err);
 	/* The peer has gone, or the connection failed. The callee destroys it now or later. */
 	void (*closed)(void *data);
+	/* The TLS handshake is over. Only with api_conn_create_tls(); may be NULL. */
+	void (*connected)(void *data);
 };
 
 /* Takes @fd on success. */
 int api_conn_create(struct api_conn **out, struct event_base *base, int fd,
 		    const struct api_conn_ops *ops, void *data);
+/* The same over a bufferevent that does TLS, taken in any case (NULL: -ENOMEM): no descriptors. */
+int api_conn_create_tls(struct api_conn **out, struct event_base *base, struct bufferevent *bev,
+			const struct api_conn_ops *ops, void *data);
+struct bufferevent *api_conn_bufferevent(const struct api_conn *conn); /* NULL: no TLS */
+/* Of messages from now on: bytes (API_MESSAGE_MAX at first), and seconds from the first byte to the
+ * last (0, as at first: any number). */
+void api_conn_set_bounds(struct api_conn *conn, size_t max, double seconds);
 /* Allowed in callbacks. NULL-safe. No callback comes after it. */
 void api_conn_destroy(struct api_conn *conn);
 /*
@@ -47,7 +57,8 @@ void api_conn_drain(struct api_conn *conn);
 int api_conn_take_fd(struct api_conn *conn);
 int api_conn_fd(const struct api_conn *conn);
 bool api_conn_idle(const struct api_conn *conn); /* nothing queued */
-/* Send what is queued, blocking for at most @ms. */
+/* Send what is queued, blocking for at most @ms. Not for TLS. */
 void api_conn_flush(struct api_conn *conn, int ms);
+int64_t api_now_ms(void); /* since some time in the past, never set back */
 
 #endif

@@ -15,25 +15,26 @@ static const struct {
 	int code;
 	bool retryable;
 	int err;
+	int status; /* of HTTP, RFC 9110 section 15 */
 } kinds[API_KIND_COUNT] = {
-	[API_KIND_NONE] = {"none", 0, false, 0},
-	[API_KIND_PARSE] = {"parse", -32700, false, EBADMSG},
-	[API_KIND_INVALID_REQUEST] = {"invalid-request", -32600, false, EPROTO},
-	[API_KIND_METHOD_NOT_FOUND] = {"method-not-found", -32601, false, ENOSYS},
-	[API_KIND_INVALID_PARAMS] = {"invalid-params", -32602, false, EINVAL},
-	[API_KIND_INTERNAL] = {"internal", -32603, false, EIO},
-	[API_KIND_NOT_FOUND] = {"not-found", 1006, false, ENOENT},
-	[API_KIND_EXISTS] = {"exists", 1007, false, EEXIST},
-	[API_KIND_INVALID_STATE] = {"invalid-state", 1008, false, EBUSY},
-	[API_KIND_BAD_IMAGE] = {"bad-image", 1009, false, ENOEXEC},
-	[API_KIND_DENIED] = {"denied", 1010, false, EACCES},
-	[API_KIND_LIMIT] = {"limit", 1011, true, EAGAIN},
-	[API_KIND_TIMEOUT] = {"timeout", 1012, true, ETIMEDOUT},
-	[API_KIND_UNAVAILABLE] = {"unavailable", 1013, true, ECONNREFUSED},
-	[API_KIND_VM_FAILED] = {"vm-failed", 1014, false, ECHILD},
-	[API_KIND_NOT_SUPPORTED] = {"not-supported", 1015, false, EOPNOTSUPP},
-	[API_KIND_IO] = {"io", 1016, false, EIO},
-	[API_KIND_CANCELLED] = {"cancelled", 1017, false, ECANCELED},
+	[API_KIND_NONE] = {"none", 0, false, 0, 200},
+	[API_KIND_PARSE] = {"parse", -32700, false, EBADMSG, 400},
+	[API_KIND_INVALID_REQUEST] = {"invalid-request", -32600, false, EPROTO, 400},
+	[API_KIND_METHOD_NOT_FOUND] = {"method-not-found", -32601, false, ENOSYS, 404},
+	[API_KIND_INVALID_PARAMS] = {"invalid-params", -32602, false, EINVAL, 400},
+	[API_KIND_INTERNAL] = {"internal", -32603, false, EIO, 500},
+	[API_KIND_NOT_FOUND] = {"not-found", 1006, false, ENOENT, 404},
+	[API_KIND_EXISTS] = {"exists", 1007, false, EEXIST, 409},
+	[API_KIND_INVALID_STATE] = {"invalid-state", 1008, false, EBUSY, 409},
+	[API_KIND_BAD_IMAGE] = {"bad-image", 1009, false, ENOEXEC, 409},
+	[API_KIND_DENIED] = {"denied", 1010, false, EACCES, 403},
+	[API_KIND_LIMIT] = {"limit", 1011, true, EAGAIN, 429},
+	[API_KIND_TIMEOUT] = {"timeout", 1012, true, ETIMEDOUT, 504},
+	[API_KIND_UNAVAILABLE] = {"unavailable", 1013, true, ECONNREFUSED, 503},
+	[API_KIND_VM_FAILED] = {"vm-failed", 1014, false, ECHILD, 502},
+	[API_KIND_NOT_SUPPORTED] = {"not-supported", 1015, false, EOPNOTSUPP, 501},
+	[API_KIND_IO] = {"io", 1016, false, EIO, 500},
+	[API_KIND_CANCELLED] = {"cancelled", 1017, false, ECANCELED, 409},
 };
 
 const char *api_kind_name(enum api_kind kind)
@@ -62,6 +63,11 @@ bool api_kind_retryable(enum api_kind kind)
 int api_kind_errno(enum api_kind kind)
 {
 	return -((unsigned)kind < API_KIND_COUNT ? kinds[kind].err : EIO);
+}
+
+int api_kind_status(enum api_kind kind)
+{
+	return (unsigned)kind < API_KIND_COUNT ? kinds[kind].status : 500;
 }
 
 enum api_kind api_kind_from_errno(int err)
@@ -117,24 +123,36 @@ int api_error_field(struct api_error *err, const char *field, const char *fmt, .
 	return api_kind_errno(API_KIND_INVALID_PARAMS);
 }
 
-/* Text for JSON: what is no UTF-8 (a client's bytes quoted, cut in the middle) becomes '?'. */
-static void make_utf8(char *s)
+/* The length of the UTF-8 sequence at @p, which ends at the NUL at the latest; 0: it is none. */
+static unsigned utf8_length(const unsigned char *p)
+{
+	static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+	unsigned n = *p < 0x80	 ? 1
+		     : *p < 0xc0 ? 0
+		     : *p < 0xe0 ? 2
+		     : *p < 0xf0 ? 3
+		     : *p < 0xf8 ? 4
+				 : 0;
+	uint32_t c = n > 1 ? *p & (0x7fu >> n) : 0;
+
+	if (n < 2)
+		return n;
+	for (unsigned i = 1; i < n; i++) {
+		if ((p[i] & 0xc0) != 0x80)
+			return 0;
+		c = c << 6 | (p[i] & 0x3f);
+	}
+	return c < least[n] || c > 0x10ffff || (c >= 0xd800 && c < 0xe000) ? 0 : n;
+}
+
+void api_make_utf8(char *s)
 {
 	for (unsigned char *p = (unsigned char *)s; *p;) {
-		unsigned more = *p < 0x80   ? 0
-				: *p < 0xc2 ? 9
-				: *p < 0xe0 ? 1
-				: *p < 0xf0 ? 2
-				: *p < 0xf5 ? 3
-					    : 9;
-		unsigned i;
+		unsigned n = utf8_length(p);
 
-		for (i = 1; more < 9 && i <= more && (p[i] & 0xc0) == 0x80; i++)
-			;
-		if (more == 9 || i <= more)
-			*p++ = '?';
-		else
-			p += more + 1;
+		if (!n)
+			*p = '?';
+		p += n ? n : 1;
 	}
 }
 
@@ -149,8 +167,8 @@ struct json_object *api_error_to_json(const struct api_error *err)
 		json_object_put(data);
 		return NULL;
 	}
-	make_utf8(e.text);
-	make_utf8(e.field);
+	api_make_utf8(e.text);
+	api_make_utf8(e.field);
 	json_object_object_add(obj, "code", json_object_new_int(api_kind_code(e.kind)));
 	json_object_object_add(obj, "message", json_object_new_string(e.text));
 	json_object_object_add(obj, "data", data);

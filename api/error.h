@@ -49,6 +49,8 @@ int api_kind_code(enum api_kind kind);
 bool api_kind_retryable(enum api_kind kind);
 /* The -errno that goes with @kind (never 0, except for API_KIND_NONE). */
 int api_kind_errno(enum api_kind kind);
+/* The HTTP status code that goes with @kind. */
+int api_kind_status(enum api_kind kind);
 /* The kind that tells a -errno of the system best. */
 enum api_kind api_kind_from_errno(int err);
 
@@ -58,6 +60,10 @@ int api_error_set(struct api_error *err, enum api_kind kind, const char *fmt, ..
 /* The same with the field's dotted path. */
 int api_error_field(struct api_error *err, const char *field, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
+
+/* Text for JSON and D-Bus: each byte that is no UTF-8 (a client's bytes quoted, or cut in the
+ * middle) becomes '?'. */
+void api_make_utf8(char *s);
 
 /* A JSON-RPC error object {code, message, data {kind, retryable, machine, details}}; NULL: no
  * memory. */

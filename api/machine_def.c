@@ -23,8 +23,11 @@ const char *const machine_mmu_names[] = {"auto", "shadow", "tdp", NULL};
 const char *const machine_tdp_format_names[] = {"ept", "npt", NULL};
 const char *const machine_clock_names[] = {"host", "instructions", NULL};
 const char *const machine_boot_names[] = {"auto", "payload", "bzimage", "pvh", "multiboot", NULL};
+const char *const machine_sandbox_names[] = {"auto", "strict", "off", NULL};
 const char *const machine_mmu_page_names[] = {"1G", "2M", "4K", NULL};
 static const char *const on_reset_names[] = {"end", "restart", NULL};
+static const char *const restart_names[] = {"never", "on-failure", "always", NULL};
+static const char *const on_hang_names[] = {"report", "kill", NULL};
 
 #define AT(member) .offset = offsetof(struct machine_def, member)
 
@@ -125,6 +128,68 @@ static const struct api_field def_fields[] = {
 	 AT(timeout),
 	 .dflt = "0",
 	 .help = "seconds after which the machine is ended; 0 is never"},
+	{.name = "restart",
+	 .type = API_ENUM,
+	 .choices = restart_names,
+	 AT(restart),
+	 .dflt = "never",
+	 .help = "whether an end that nobody asked for is followed by a new start"},
+	{.name = "on_hang",
+	 .type = API_ENUM,
+	 .choices = on_hang_names,
+	 AT(on_hang),
+	 .dflt = "report",
+	 .help = "what is done when umbra-vm does not answer in time"},
+	{.name = "autostart",
+	 .type = API_BOOL,
+	 AT(autostart),
+	 .dflt = "false",
+	 .help = "start it when the host starts"},
+	{.name = "start_order",
+	 .type = API_INT,
+	 .min = 0,
+	 .max = 1000000,
+	 AT(start_order),
+	 .dflt = "0",
+	 .help = "lower ones start earlier and are stopped later at the host's shutdown"},
+	{.name = "sandbox",
+	 .type = API_ENUM,
+	 .choices = machine_sandbox_names,
+	 AT(sandbox),
+	 .dflt = "auto",
+	 .help = "what its process gives up: all that the host allows, all or no start, nothing"},
+	{.name = "core",
+	 .type = API_BOOL,
+	 AT(core),
+	 .dflt = "false",
+	 .help = "a crash of its process may leave a core file, without the RAM"},
+	{.name = "limit_memory",
+	 .type = API_SIZE,
+	 .max = (int64_t)MACHINE_MEMORY_MAX * 2,
+	 AT(limit_memory),
+	 .dflt = "0",
+	 .help = "a bound on all memory of its process; 0 is none"},
+	{.name = "limit_cpus",
+	 .type = API_NUMBER,
+	 .min = 0,
+	 .max = 1024,
+	 AT(limit_cpus),
+	 .dflt = "0",
+	 .help = "a bound on its processor time, in processors, such as 1.5; 0 is none"},
+	{.name = "limit_io",
+	 .type = API_INT,
+	 .min = 0,
+	 .max = 10000,
+	 AT(limit_io),
+	 .dflt = "0",
+	 .help = "its weight in disk access beside others' 100; 0 is as they have"},
+	{.name = "limit_pids",
+	 .type = API_INT,
+	 .min = 0,
+	 .max = 65536,
+	 AT(limit_pids),
+	 .dflt = "0",
+	 .help = "a bound on its process's threads; 0 is none"},
 };
 
 const struct api_fields machine_def_fields = API_FIELDS("the machine definition", def_fields);

@@ -18,6 +18,9 @@ enum machine_boot {
 	MACHINE_BOOT_MULTIBOOT,
 };
 enum machine_on_reset { MACHINE_RESET_END, MACHINE_RESET_RESTART };
+enum machine_restart { MACHINE_RESTART_NEVER, MACHINE_RESTART_ON_FAILURE, MACHINE_RESTART_ALWAYS };
+enum machine_on_hang { MACHINE_HANG_REPORT, MACHINE_HANG_KILL };
+enum machine_sandbox { MACHINE_SANDBOX_AUTO, MACHINE_SANDBOX_STRICT, MACHINE_SANDBOX_OFF };
 
 #define MACHINE_CPUS_MAX    64
 #define MACHINE_MEMORY_MIN  MIB(2)
@@ -31,7 +34,7 @@ enum machine_on_reset { MACHINE_RESET_END, MACHINE_RESET_RESTART };
 struct machine_def {
 	char *name;
 	char *kernel, *initrd, *cmdline;
-	char *cpu; /* changes of the processor model; NULL: none */
+	char *cpu;		    /* changes of the processor model; NULL: none */
 	struct api_strings modules; /* JSON "module" */
 	uint64_t memory;	    /* bytes, a multiple of 4 KiB */
 	int64_t cpus;
@@ -45,6 +48,17 @@ struct machine_def {
 	int boot;
 	int on_reset;
 	double timeout; /* seconds of running before the machine is ended; 0: never */
+	int restart;	/* what follows an end that nobody asked for */
+	int on_hang;	/* what follows when umbra-vm does not answer */
+	bool autostart; /* when the host, or the user's first umbrad, starts */
+	int64_t start_order;
+	int sandbox; /* what umbra-vm gives up: vm/sandbox.h */
+	bool core;
+	/* Of the control group that umbrad makes for umbra-vm; 0: no bound. */
+	uint64_t limit_memory; /* bytes, all of the process: RAM, tables, caches */
+	double limit_cpus;     /* processors' worth of time */
+	int64_t limit_io;      /* weight, 1 to 10000 beside others' 100 */
+	int64_t limit_pids;    /* threads */
 };
 
 /* The fields, for help, documents and completion. */
@@ -56,6 +70,7 @@ extern const char *const machine_tdp_format_names[];
 extern const char *const machine_mmu_page_names[];
 extern const char *const machine_clock_names[];
 extern const char *const machine_boot_names[];
+extern const char *const machine_sandbox_names[];
 
 /* The defaults, without name and kernel. */
 void machine_def_init(struct machine_def *def);

@@ -7,6 +7,7 @@
 #include "api/rows.h"
 
 static const struct api_field one_name[] = {FIELD_NAME};
+static const struct api_field long_name[] = {FIELD_NAME, FIELD_WAIT};
 static const struct api_field any_result[] = {API_FIELD_ANY};
 
 /* ---- memory, registers, a debugger ---- */
@@ -86,6 +87,28 @@ static const struct api_field registers_params[] = {
 	 .help = "the vCPU that is asked"},
 	{.name = "all", .type = API_BOOL, .dflt = "false", .help = "every vCPU's"},
 	{.name = "fpu", .type = API_BOOL, .dflt = "false", .help = "x87 and vector registers too"},
+};
+
+static const struct api_field sandbox_result[] = {
+	{.name = "mode", .type = API_STRING, .required = true, .help = "auto, strict or off"},
+	{.name = "uid", .type = API_INT, .min = 0, .max = UINT32_MAX, .help = "who its process is"},
+	{.name = "parts", .type = API_ANY, .required = true, .help = "an array: what is in force"},
+	{.name = "missing",
+	 .type = API_ANY,
+	 .required = true,
+	 .help = "an array of {part, why}: what the host does not allow"},
+	{.name = "landlock_abi",
+	 .type = API_INT,
+	 .min = 1,
+	 .max = INT32_MAX,
+	 .help = "the version of Landlock in force"},
+	{.name = "violations",
+	 .type = API_INT,
+	 .min = 0,
+	 .max = INT64_MAX,
+	 .required = true,
+	 .help = "system calls that were refused since the start"},
+	{.name = "last_violation", .type = API_STRING, .help = "the last of them"},
 };
 
 static const struct api_field registers_result[] = {
@@ -501,6 +524,12 @@ static const struct api_method rows[] = {
 	 R(any_result),
 	 .access = API_READ,
 	 HANDLER(machine_stats)},
+	{.name = "machine.sandbox",
+	 .summary = "Show what a running machine's process has given up, and what it was refused.",
+	 P(one_name),
+	 R(sandbox_result),
+	 .access = API_READ,
+	 HANDLER(machine_sandbox)},
 	{.name = "machine.read",
 	 .summary = "Read guest memory, by linear or by guest-physical address.",
 	 P(read_params),
@@ -582,7 +611,7 @@ static const struct api_method rows[] = {
 	 HANDLER(mmu_trace)},
 	{.name = "mmu.audit",
 	 .summary = "Check every invariant of the MMU's structures.",
-	 P(one_name),
+	 P(long_name),
 	 R(audit_result),
 	 .access = API_OPERATE,
 	 HANDLER_FLAGS(mmu_audit, API_M_LONG)},

@@ -4,6 +4,13 @@
 
 #include <string.h>
 
+const char *const api_access_names[API_ADMIN + 2] = {"read", "operate", "admin", NULL};
+
+const char *api_access_name(enum api_access access)
+{
+	return access >= API_READ && access <= API_ADMIN ? api_access_names[access] : "none";
+}
+
 const struct api_method *api_method_find(const struct api_table *table, const char *name)
 {
 	for (; table; table = table->more)

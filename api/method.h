@@ -7,7 +7,10 @@
 
 struct api_call;
 
-enum api_access { API_READ, API_OPERATE, API_ADMIN };
+/* API_NOBODY rows may be called by who has not said yet who it is. */
+enum api_access { API_NOBODY = -1, API_READ, API_OPERATE, API_ADMIN };
+extern const char *const api_access_names[API_ADMIN + 2]; /* "read", "operate", "admin", NULL */
+const char *api_access_name(enum api_access access);	  /* "none" too */
 
 /* Method flags. */
 #define API_M_FD_IN  1u /* one descriptor comes with the call */
@@ -19,6 +22,7 @@ enum api_access { API_READ, API_OPERATE, API_ADMIN };
  * api_machine_methods, their handlers in struct api_machine_ops.
  */
 #define API_M_MACHINE 8u
+#define API_M_OOB     16u /* served even when API_CALLS_MAX calls are in flight on the connection */
 
 /*
  * A handler answers its call exactly once, now or later, with api_call_reply() or api_call_fail().

@@ -5,6 +5,7 @@
 
 #include <json-c/json.h>
 
+#include "api/jobs.h"
 #include "api/rows.h"
 
 #define WAIT_MAX_S 31536000
@@ -19,6 +20,21 @@ static const char *const log_names[] = {"console", "vm", NULL};
 
 static const struct api_field one_name[] = {FIELD_NAME};
 
+#define FIELD_USAGE                                                                                \
+	{                                                                                          \
+		.name = "usage", .type = API_BOOL, .dflt = "false",                                \
+		.help = "with the processor time and the memory that its process uses"             \
+	}
+
+#define FIELD_BRIEF                                                                                \
+	{                                                                                          \
+		.name = "brief", .type = API_BOOL, .dflt = "false",                                \
+		.help = "without its definition"                                                   \
+	}
+
+static const struct api_field list_params[] = {FIELD_USAGE, FIELD_BRIEF};
+static const struct api_field show_params[] = {FIELD_NAME, FIELD_USAGE, FIELD_BRIEF};
+
 static const struct api_field create_params[] = {
 	{.name = "definition",
 	 .type = API_OBJECT,
@@ -29,6 +45,10 @@ static const struct api_field create_params[] = {
 	 .type = API_BOOL,
 	 .dflt = "false",
 	 .help = "remove the machine when it has ended"},
+	{.name = "owner",
+	 .type = API_STRING,
+	 .max = 127,
+	 .help = "whose it is, as system.hello names them; by default who calls"},
 };
 
 static const struct api_field start_params[] = {
@@ -41,6 +61,7 @@ static const struct api_field start_params[] = {
 	 .type = API_BOOL,
 	 .dflt = "false",
 	 .help = "end the machine when this connection closes"},
+	FIELD_WAIT,
 };
 
 static const struct api_field stop_params[] = {
@@ -55,6 +76,7 @@ static const struct api_field stop_params[] = {
 	 .max = WAIT_MAX_S,
 	 .dflt = "0",
 	 .help = "seconds after the power button after which it is ended by force; 0 is never"},
+	FIELD_WAIT,
 };
 
 static const struct api_field logs_params[] = {
@@ -80,6 +102,7 @@ static const struct api_field wait_params[] = {
 	 .max = WAIT_MAX_S,
 	 .dflt = "0",
 	 .help = "seconds to wait; 0 is for ever"},
+	FIELD_WAIT,
 };
 
 static const struct api_field delete_params[] = {
@@ -88,6 +111,26 @@ static const struct api_field delete_params[] = {
 	 .type = API_BOOL,
 	 .dflt = "false",
 	 .help = "end the machine first when it runs"},
+	FIELD_WAIT,
+};
+
+static const struct api_field stop_all_params[] = {
+	FIELD_WAIT,
+	{.name = "timeout",
+	 .type = API_NUMBER,
+	 .min = 0,
+	 .max = WAIT_MAX_S,
+	 .dflt = "0",
+	 .help = "seconds that all have together before force; 0 is the configuration's"},
+};
+
+static const struct api_field stop_all_result[] = {
+	{.name = "stopped",
+	 .type = API_INT,
+	 .min = 0,
+	 .max = INT32_MAX,
+	 .required = true,
+	 .help = "how many machines have ended"},
 };
 
 static const struct api_field subscribe_params[] = {
@@ -97,6 +140,11 @@ static const struct api_field subscribe_params[] = {
 	 .max = INT64_MAX,
 	 .help = "replay the kept events after this number first"},
 	{.name = "machine", .type = API_NAME, .help = "only this machine's events"},
+	{.name = "types",
+	 .type = API_STRING,
+	 .max = 256,
+	 .help = "only these kinds, parted by commas: created, deleted, state, job, progress, "
+		 "restart, hung"},
 };
 
 static const struct api_field report_fields[] = {
@@ -122,12 +170,31 @@ static const struct api_field machine_result[] = {
 	 .required = true,
 	 .help = "its state"},
 	{.name = "transient", .type = API_BOOL, .required = true, .help = "removed at its end"},
+	{.name = "owner", .type = API_STRING, .help = "who made it"},
 	{.name = "pid", .type = API_INT, .min = 1, .max = INT32_MAX, .help = "its process"},
 	{.name = "started",
 	 .type = API_NUMBER,
 	 .min = 0,
 	 .max = INT64_MAX,
 	 .help = "when it was started, seconds since 1970"},
+	{.name = "host",
+	 .type = API_OBJECT,
+	 .help = "where its process lives: unit or cgroups, and what of these is missing"},
+	{.name = "usage",
+	 .type = API_OBJECT,
+	 .help = "when asked for: cpu_seconds and rss (bytes) of its process"},
+	{.name = "hung", .type = API_BOOL, .help = "its umbra-vm does not answer in time"},
+	{.name = "sandbox", .type = API_OBJECT, .help = "what umbra-vm has given up"},
+	{.name = "restarts",
+	 .type = API_INT,
+	 .min = 0,
+	 .max = INT32_MAX,
+	 .help = "restarts by policy in a row"},
+	{.name = "restart_at",
+	 .type = API_NUMBER,
+	 .min = 0,
+	 .max = INT64_MAX,
+	 .help = "when the next is due, seconds since 1970"},
 	{.name = "definition",
 	 .type = API_OBJECT,
 	 .object = &machine_def_fields,
@@ -176,6 +243,107 @@ static const struct api_field version_result[] = {
 	{.name = "capabilities", .type = API_ANY, .required = true, .help = "an array of names"},
 };
 
+static const struct api_field hello_result[] = {
+	{.name = "version", .type = API_STRING, .required = true, .help = "of umbrad"},
+	{.name = "api",
+	 .type = API_INT,
+	 .min = 1,
+	 .max = 1,
+	 .required = true,
+	 .help = "of this interface"},
+	{.name = "capabilities", .type = API_ANY, .required = true, .help = "an array of names"},
+	{.name = "level",
+	 .type = API_STRING,
+	 .required = true,
+	 .help = "the most that the caller may do: none, read, operate, admin"},
+	{.name = "name", .type = API_STRING, .required = true, .help = "who the caller is"},
+};
+
+static const struct api_field token_params[] = {
+	{.name = "token",
+	 .type = API_STRING,
+	 .max = 95,
+	 .required = true,
+	 .help = "as vmctl token new printed it"},
+};
+
+static const struct api_field authenticated_result[] = {
+	{.name = "level",
+	 .type = API_STRING,
+	 .required = true,
+	 .help = "the most that the connection may do now"},
+	{.name = "name", .type = API_STRING, .required = true, .help = "who the caller is"},
+};
+
+static const struct api_field job_params[] = {
+	{.name = "id",
+	 .type = API_INT,
+	 .min = 1,
+	 .max = INT64_MAX,
+	 .required = true,
+	 .help = "the job's number"},
+};
+
+static const struct api_field job_wait_params[] = {
+	{.name = "id",
+	 .type = API_INT,
+	 .min = 1,
+	 .max = INT64_MAX,
+	 .required = true,
+	 .help = "the job's number"},
+	{.name = "timeout",
+	 .type = API_NUMBER,
+	 .min = 0,
+	 .max = WAIT_MAX_S,
+	 .dflt = "0",
+	 .help = "seconds to wait; 0 is for ever"},
+};
+
+static const struct api_field job_result[] = {
+	{.name = "id",
+	 .type = API_INT,
+	 .min = 1,
+	 .max = INT64_MAX,
+	 .required = true,
+	 .help = "its number"},
+	{.name = "method", .type = API_STRING, .required = true, .help = "what was called"},
+	{.name = "machine", .type = API_NAME, .help = "the machine that it is about"},
+	{.name = "owner", .type = API_STRING, .required = true, .help = "who called"},
+	{.name = "state",
+	 .type = API_ENUM,
+	 .choices = api_job_state_names,
+	 .required = true,
+	 .help = "its state"},
+	{.name = "progress",
+	 .type = API_NUMBER,
+	 .min = 0,
+	 .max = 1,
+	 .required = true,
+	 .help = "how much of it is done"},
+	{.name = "what", .type = API_STRING, .help = "what it is at"},
+	{.name = "started",
+	 .type = API_NUMBER,
+	 .min = 0,
+	 .max = INT64_MAX,
+	 .required = true,
+	 .help = "when it began, seconds since 1970"},
+	{.name = "ended",
+	 .type = API_NUMBER,
+	 .min = 0,
+	 .max = INT64_MAX,
+	 .help = "when it ended, seconds since 1970"},
+	{.name = "result", .type = API_OBJECT, .help = "the method's result, when it is done"},
+	{.name = "error",
+	 .type = API_OBJECT,
+	 .help = "why it failed: {code, message, data {kind, …}}"},
+};
+static const struct api_field job_list_result[] = {
+	{.name = "jobs",
+	 .type = API_ANY,
+	 .required = true,
+	 .help = "an array of what job.show gives, the ended ones first"},
+};
+
 static const struct api_field any_result[] = {API_FIELD_ANY};
 
 static const struct api_field subscribe_result[] = {
@@ -200,6 +368,19 @@ static const struct api_method rows[] = {
 	 R(version_result),
 	 .access = API_READ,
 	 HANDLER(system_version)},
+	{.name = "system.hello",
+	 .summary = "Greet: who is the caller to umbrad, and what may it do.",
+	 NO_PARAMS,
+	 R(hello_result),
+	 .access = API_NOBODY,
+	 .flags = API_M_OOB,
+	 HANDLER(system_hello)},
+	{.name = "system.authenticate",
+	 .summary = "Say who the caller is by a token, for the rest of the connection.",
+	 P(token_params),
+	 R(authenticated_result),
+	 .access = API_NOBODY,
+	 HANDLER(system_authenticate)},
 	{.name = "rpc.discover",
 	 .summary = "Describe every method, as an OpenRPC document.",
 	 NO_PARAMS,
@@ -228,13 +409,13 @@ static const struct api_method rows[] = {
 	 HANDLER(machine_stop)},
 	{.name = "machine.list",
 	 .summary = "List all machines.",
-	 NO_PARAMS,
+	 P(list_params),
 	 R(list_result),
 	 .access = API_READ,
 	 HANDLER(machine_list)},
 	{.name = "machine.show",
 	 .summary = "Show a machine: state, definition, last end.",
-	 P(one_name),
+	 P(show_params),
 	 R(machine_result),
 	 .access = API_READ,
 	 HANDLER(machine_show)},
@@ -265,8 +446,15 @@ static const struct api_method rows[] = {
 	 .access = API_ADMIN,
 	 .flags = API_M_LONG,
 	 HANDLER(machine_delete)},
+	{.name = "system.stop_machines",
+	 .summary = "Stop all machines, those that start last first, as the host's shutdown does.",
+	 P(stop_all_params),
+	 R(stop_all_result),
+	 .access = API_ADMIN,
+	 .flags = API_M_LONG,
+	 HANDLER(system_stop_machines)},
 	{.name = "events.subscribe",
-	 .summary = "Be told of every state change, by \"event\" notifications on this connection.",
+	 .summary = "Be told of what happens, by \"event\" notifications on this connection.",
 	 P(subscribe_params),
 	 R(subscribe_result),
 	 .access = API_READ,
@@ -277,6 +465,33 @@ static const struct api_method rows[] = {
 	 NO_RESULT,
 	 .access = API_READ,
 	 HANDLER(events_unsubscribe)},
+	{.name = "job.list",
+	 .summary = "List the jobs: those that run, and those that ended a short while ago.",
+	 NO_PARAMS,
+	 R(job_list_result),
+	 .access = API_READ,
+	 .flags = API_M_OOB,
+	 HANDLER(job_list)},
+	{.name = "job.show",
+	 .summary = "Show a job: state, progress, result.",
+	 P(job_params),
+	 R(job_result),
+	 .access = API_READ,
+	 .flags = API_M_OOB,
+	 HANDLER(job_show)},
+	{.name = "job.wait",
+	 .summary = "Wait until a job has ended.",
+	 P(job_wait_params),
+	 R(job_result),
+	 .access = API_READ,
+	 HANDLER(job_wait)},
+	{.name = "job.cancel",
+	 .summary = "Stop a job half-way.",
+	 P(job_params),
+	 NO_RESULT,
+	 .access = API_OPERATE,
+	 .flags = API_M_OOB,
+	 HANDLER(job_cancel)},
 };
 
 const struct api_table api_umbrad_methods = {

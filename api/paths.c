@@ -165,39 +165,42 @@ int api_unix_listen(int dirfd, const char *name, unsigned mode)
 	return TAKE_FD(fd);
 }
 
+/* "DIR/MIDDLE/NAME" when that can be run, else NULL. */
+static char *runnable(const char *dir, int dir_len, const char *middle, const char *name)
+{
+	char *found;
+
+	if (asprintf(&found, "%.*s%s/%s", dir_len, dir, middle, name) < 0)
+		return NULL;
+	if (access(found, X_OK) == 0)
+		return found;
+	free(found);
+	return NULL;
+}
+
 char *api_find_program(const char *name, const char *folder, const char *env)
 {
 	const char *given = getenv(env), *path = getenv("PATH");
-	char self[PATH_MAX], *found, *slash;
+	const char *const places[] = {"", "/..", "/../libexec/umbra"};
+	char self[PATH_MAX], middle[64], *found = NULL;
 	ssize_t n;
 
 	if (given && *given)
 		return strdup(given);
 	n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-	if (n > 0) {
-		self[n] = 0;
-		slash = strrchr(self, '/');
-		*slash = 0;
-		if (asprintf(&found, "%s/%s", self, name) < 0)
-			return NULL;
-		if (access(found, X_OK) == 0)
-			return found;
-		free(found);
-		if (asprintf(&found, "%s/../%s/%s", self, folder, name) < 0)
-			return NULL;
-		if (access(found, X_OK) == 0)
-			return found;
-		free(found);
+	while (n > 0 && self[n - 1] != '/')
+		n--;
+	for (size_t i = 0; !found && n > 1 && i < ARRAY_SIZE(places); i++) {
+		snprintf(middle, sizeof(middle), "%s%s%s", places[i], i == 1 ? "/" : "",
+			 i == 1 ? folder : "");
+		found = runnable(self, (int)n - 1, middle, name);
 	}
-	for (const char *p = path; p && *p;) {
+	for (const char *p = path; !found && p && *p;) {
 		int len = (int)strcspn(p, ":");
 
-		if (asprintf(&found, "%.*s/%s", len, p, name) < 0)
-			return NULL;
-		if (len && access(found, X_OK) == 0)
-			return found;
-		free(found);
+		if (len)
+			found = runnable(p, len, "", name);
 		p += len + (p[len] == ':');
 	}
-	return NULL;
+	return found;
 }

@@ -5,7 +5,10 @@
 
 #include "api/error.h"
 
-#define UMBRAD_SOCKET "umbrad.sock" /* in the runtime folder */
+/* In the runtime folder. */
+#define UMBRAD_SOCKET	   "umbrad.sock"
+#define UMBRAD_SOCKET_READ "umbrad-ro.sock"
+#define UMBRAD_SOCKET_HTTP "umbrad-http.sock"
 
 /*
  * User mode: $XDG_RUNTIME_DIR/umbra (else /tmp/umbra-UID) and $XDG_STATE_HOME/umbra (else
@@ -31,8 +34,8 @@ int api_unix_listen(int dirfd, const char *name, unsigned mode);
 int api_unix_connect(int dirfd, const char *name);
 
 /*
- * A program of ours: $@env, else beside the running one (or in ../@folder of a build tree), else
- * in PATH. A path to free, or NULL.
+ * A program of ours: $@env, else beside the running one, in ../@folder (a build tree) or in
+ * ../libexec/umbra (installed), else in PATH. A path to free, or NULL.
  */
 char *api_find_program(const char *name, const char *folder, const char *env);
 

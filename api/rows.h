@@ -15,6 +15,13 @@
 	{                                                                                          \
 		.name = "name", .type = API_NAME, .required = true, .help = "the machine"          \
 	}
+/* Of every API_M_LONG row: such calls are jobs. */
+#define FIELD_WAIT                                                                                 \
+	{                                                                                          \
+		.name = "wait", .type = API_BOOL,                                                  \
+		.help = "answer at the end, instead of with the job at once; by default "          \
+			"true over JSON-RPC, false over REST and D-Bus"                            \
+	}
 /* In a result: members that no field names. */
 #define API_FIELD_ANY                                                                              \
 	{                                                                                          \

@@ -310,7 +310,7 @@ static bool addr_ok(struct json_object *v)
 
 static int enum_index(const struct api_field *f, struct json_object *v)
 {
-	if (!json_object_is_type(v, json_type_string))
+	if (!string_ok(v, STRING_MAX_DFLT))
 		return -1;
 	for (int i = 0; f->choices[i]; i++)
 		if (!strcmp(f->choices[i], json_object_get_string(v)))

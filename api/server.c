@@ -1,27 +1,31 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* JSON-RPC 2.0 served through a method table on a libevent loop. */
+/* JSON-RPC 2.0 over stream sockets on a libevent loop: a transport of the dispatcher. */
 #include "api/server.h"
 
 #include <errno.h>
-#include <stdarg.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
+#include <event2/bufferevent.h>
 #include <event2/event.h>
 #include <json-c/json.h>
 
 #include "api/conn.h"
+#include "api/tls.h"
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "base/list.h"
 
 #define ACCEPT_PAUSE_MS 100 /* when descriptors have run out */
+#define STRANGER_MAX	KIB(64)
 
 struct listener {
 	struct list link;
 	struct api_server *server;
+	struct api_listen how;
 	int fd;
 	struct event *readable, *resume;
 };
@@ -37,8 +41,14 @@ struct api_session {
 	struct list link;
 	struct api_server *server;
 	struct api_conn *conn;
-	struct list calls;
-	size_t n_calls;
+	struct api_connection counted;
+	struct api_caller caller;
+	enum api_access cap;
+	bool tls, shaken; /* the TLS handshake is over */
+	unsigned auth_failures;
+	struct event *deadline; /* to have said who it is; then, for TLS, of idleness */
+	struct list requests;
+	size_t n_requests;
 	struct list batches;
 };
 
@@ -47,21 +57,20 @@ struct batch {
 	struct list link; /* in its session's; unlinked when that has gone */
 	struct json_object *answers;
 	size_t pending;
+	bool gone; /* the session has: nothing is sent */
 };
 
-struct api_call {
+/* A request that has not been answered. */
+struct request {
 	struct list link;
-	struct api_session *session; /* NULL: gone */
-	struct api_server *server;
+	struct api_session *session;
 	struct batch *batch;
-	const struct api_method *method;
 	struct json_object *id; /* owned; NULL: JSON's null, see @notification */
 	bool notification;	/* nobody waits for an answer */
-	struct json_object *params;
-	int fd;
-	void (*gone)(struct api_call *call, void *data);
-	void *gone_data;
+	struct api_call *call;
 };
+
+static void session_arm(struct api_session *session);
 
 /* The answer's frame; takes @value. NULL: no memory. */
 static struct json_object *make_answer(struct json_object *id, const char *what,
@@ -84,7 +93,7 @@ static void batch_finish_one(struct api_session *session, struct batch *batch)
 {
 	if (--batch->pending)
 		return;
-	if (session && json_object_array_length(batch->answers))
+	if (!batch->gone && json_object_array_length(batch->answers))
 		api_conn_send(session->conn, batch->answers, -1);
 	list_del(&batch->link);
 	json_object_put(batch->answers);
@@ -100,45 +109,46 @@ static void send_answer(struct api_session *session, struct batch *batch, struct
 		cleanup_close(&fd);
 		return;
 	}
-	if (session && msg)
+	if (msg)
 		api_conn_send(session->conn, msg, fd);
 	else
 		cleanup_close(&fd);
 	json_object_put(msg);
 }
 
-static void call_free(struct api_call *call)
+static void request_free(struct request *r)
 {
-	if (call->session)
-		call->session->n_calls--;
-	list_del(&call->link);
-	if (call->batch)
-		batch_finish_one(call->session, call->batch);
-	json_object_put(call->id);
-	json_object_put(call->params);
-	cleanup_close(&call->fd);
-	free(call);
+	r->session->n_requests--;
+	list_del(&r->link);
+	if (r->batch)
+		batch_finish_one(r->session, r->batch);
+	session_arm(r->session);
+	json_object_put(r->id);
+	free(r);
 }
 
 static void session_destroy(struct api_session *session)
 {
-	struct api_call *call, *tmp;
-	struct batch *batch, *tmp_batch;
+	struct batch *batch, *tmp;
 
 	list_del(&session->link);
 	session->server->n_sessions--;
-	list_for_each_entry_safe (batch, tmp_batch, &session->batches, link)
+	/* What is called here must not find the connection. */
+	list_for_each_entry_safe (batch, tmp, &session->batches, link) {
 		list_del(&batch->link);
-	list_for_each_entry_safe (call, tmp, &session->calls, link) {
-		list_del(&call->link);
-		call->session = NULL;
-		if (call->gone) {
-			call->gone(call, call->gone_data);
-			call_free(call);
-		}
+		batch->gone = true;
+	}
+	while (!list_empty(&session->requests)) {
+		struct request *r = list_first(&session->requests, struct request, link);
+		struct api_call *call = r->call;
+
+		request_free(r);
+		api_call_gone(call);
 	}
 	if (session->server->config.session_changed)
 		session->server->config.session_changed(session->server->config.data, session, -1);
+	api_connection_leave(&session->counted);
+	event_free(session->deadline);
 	api_conn_destroy(session->conn);
 	free(session);
 }
@@ -171,8 +181,10 @@ static int check_request(struct json_object *msg, struct json_object **id,
 		return api_error_set(err, API_KIND_INVALID_REQUEST, "a request must be an object");
 	if (json_object_object_get_ex(msg, "id", id)) {
 		t = json_object_get_type(*id);
-		if (t != json_type_null && t != json_type_string && t != json_type_int &&
-		    t != json_type_double) {
+		/* json-c reads NaN and Infinity, which are no JSON to send back. */
+		if ((t != json_type_null && t != json_type_string && t != json_type_int &&
+		     t != json_type_double) ||
+		    (t == json_type_double && !isfinite(json_object_get_double(*id)))) {
 			*id = NULL;
 			return api_error_set(err, API_KIND_INVALID_REQUEST,
 					     "\"id\" must be a string, a number or null");
@@ -191,113 +203,97 @@ static int check_request(struct json_object *msg, struct json_object **id,
 	return 0;
 }
 
-/* Whether this session may call the method with these parameters now. 0, or -errno with *err. */
-static int check_call(struct api_session *session, const struct api_method *m, struct batch *batch,
-		      struct json_object *params, struct api_error *err)
+/* What the connection itself must say about the call. 0, or -errno with *err. */
+static int check_call(const struct api_session *session, const struct api_method *m,
+		      const struct batch *batch, struct api_error *err)
 {
-	if (m->access > session->server->config.access)
-		return api_error_set(err, API_KIND_DENIED, "%s is not allowed on this connection",
-				     m->name);
-	if (batch && (m->flags & (API_M_FD_IN | API_M_FD_OUT)))
+	const size_t limit = session->server->config.dispatcher->limits.calls;
+	const size_t max = limit ? limit : API_CONNECTION_CALLS_DEFAULT;
+
+	if (batch && m && (m->flags & (API_M_FD_IN | API_M_FD_OUT)))
 		return api_error_set(err, API_KIND_INVALID_REQUEST,
 				     "%s passes a descriptor and cannot be in a batch", m->name);
-	if (session->n_calls >= API_CALLS_MAX)
+	if (session->n_requests >= max && !(m && m->flags & API_M_OOB))
 		return api_error_set(err, API_KIND_LIMIT,
-				     "%d calls are in flight on this connection", API_CALLS_MAX);
-	return api_fields_check(&m->params, params, "", err);
+				     "%zu calls are in flight on this connection", max);
+	return 0;
 }
 
-static int find_method(struct api_server *server, struct json_object *msg,
-		       const struct api_method **out, struct api_error *err)
+static struct request *request_create(struct api_session *session, struct batch *batch,
+				      struct json_object *id, bool notification)
 {
-	struct json_object *v = NULL;
-	const char *name, *near;
+	struct request *r = calloc(1, sizeof(*r));
 
-	json_object_object_get_ex(msg, "method", &v);
-	name = json_object_get_string(v);
-	*out = api_method_find(server->config.table, name);
-	if (*out)
-		return 0;
-	near = api_method_nearest(server->config.table, name);
-	return api_error_set(err, API_KIND_METHOD_NOT_FOUND, "there is no method \"%.64s\"%s%s%s",
-			     name, near ? "; did you mean \"" : "", near ? near : "",
-			     near ? "\"?" : "");
-}
-
-static struct api_call *call_create(struct api_session *session, struct batch *batch)
-{
-	struct api_call *call = calloc(1, sizeof(*call));
-
-	if (!call)
+	if (!r)
 		return NULL;
-	call->session = session;
-	call->server = session->server;
-	call->fd = -1;
-	call->batch = batch;
+	r->session = session;
+	r->batch = batch;
+	r->id = json_object_get(id);
+	r->notification = notification;
 	if (batch)
 		batch->pending++;
-	list_add_tail(&session->calls, &call->link);
-	session->n_calls++;
-	return call;
+	list_add_tail(&session->requests, &r->link);
+	session->n_requests++;
+	session_arm(session);
+	return r;
 }
 
-static void handle(struct api_call *call)
+static void on_reply(void *priv, struct json_object *result, int fd)
 {
-	const struct api_server_config *config = &call->server->config;
-	const struct api_method *method = call->method;
-	const void *ops = config->ops;
-	api_handler handler = NULL;
+	struct request *r = priv;
 
-	if (method->flags & API_M_MACHINE) {
-		handler = config->forward;
-		ops = config->machine_ops;
+	if (r->notification) {
+		json_object_put(result);
+		cleanup_close(&fd);
+	} else {
+		send_answer(r->session, r->batch, make_answer(r->id, "result", result), fd);
 	}
-	if (!handler && ops)
-		handler = *(const api_handler *)((const char *)ops + method->handler);
-	if (handler)
-		handler(call);
-	else
-		api_call_fail(call, API_KIND_NOT_SUPPORTED, "%s is not served here", method->name);
+	request_free(r);
 }
 
+static void on_fail(void *priv, const struct api_error *err)
+{
+	struct request *r = priv;
+
+	if (!r->notification)
+		send_error(r->session, r->batch, r->id, err);
+	request_free(r);
+}
+
+static const struct api_reply_ops reply_ops = {.reply = on_reply, .fail = on_fail};
+
+/* The method is known later to have access and parameters checked; a bad one is refused there. */
 static void dispatch(struct api_session *session, struct json_object *msg, struct batch *batch)
 {
-	struct json_object *id, *params;
-	const struct api_method *method;
+	struct api_dispatcher *d = session->server->config.dispatcher;
+	const struct api_method *method = NULL;
+	struct json_object *id, *params, *name = NULL;
 	struct api_call *call;
+	struct request *r = NULL;
 	struct api_error err;
-	/* Only what is otherwise a request can be a notification. */
 	bool notification = false;
-	int fd = -1;
-	int ret = check_request(msg, &id, &params, &err);
+	int fd = -1, ret = check_request(msg, &id, &params, &err);
 
 	if (!ret) {
+		/* Only what is otherwise a request can be a notification. */
 		notification = !json_object_object_get_ex(msg, "id", NULL);
-		ret = find_method(session->server, msg, &method, &err);
+		json_object_object_get_ex(msg, "method", &name);
+		method = api_method_find(d->table, json_object_get_string(name));
+		ret = check_call(session, method, batch, &err);
 	}
-	if (!ret && (method->flags & API_M_FD_IN) && !batch) {
-		fd = api_conn_take_fd(session->conn);
-		if (fd < 0)
-			ret = api_error_set(&err, API_KIND_INVALID_PARAMS,
-					    "%s must come with a descriptor", method->name);
-	}
-	if (!ret)
-		ret = check_call(session, method, batch, params, &err);
-	call = ret ? NULL : call_create(session, batch);
-	if (!ret && !call)
+	if (!ret && !(r = request_create(session, batch, id, notification)))
 		ret = api_error_set(&err, API_KIND_INTERNAL, "out of memory");
 	if (ret) {
-		cleanup_close(&fd);
 		if (!notification)
 			send_error(session, batch, id, &err);
 		return;
 	}
-	call->method = method;
-	call->id = json_object_get(id);
-	call->notification = notification;
-	call->params = params ? json_object_get(params) : json_object_new_object();
-	call->fd = fd;
-	handle(call);
+	if (method && method->flags & API_M_FD_IN)
+		fd = api_conn_take_fd(session->conn);
+	call = api_dispatch(d, json_object_get_string(name), params, fd, &session->caller,
+			    &reply_ops, r);
+	if (call)
+		r->call = call;
 }
 
 static void dispatch_batch(struct api_session *session, struct json_object *msg)
@@ -333,35 +329,183 @@ static void on_message(void *data, struct json_object *msg)
 		dispatch(data, msg, NULL);
 }
 
+/* Who it is, as far as the socket tells. */
+static int identify(struct api_session *session, const char *cert)
+{
+	const struct api_server_config *config = &session->server->config;
+	const struct api_peer peer = {
+		.fd = session->tls ? -1 : api_conn_fd(session->conn),
+		.cert = cert,
+		.tls = session->tls,
+	};
+	struct api_caller *caller = &session->caller;
+	int ret = 0;
+
+	*caller = (struct api_caller){
+		.level = API_ADMIN,
+		.transport = API_T_RPC,
+		.passes_fds = !session->tls,
+		.uid = (uid_t)-1,
+		.sees_all = true,
+		.session = session,
+	};
+	if (config->identify)
+		ret = config->identify(config->data, &peer, caller);
+	caller->level = MIN(caller->level, session->cap);
+	return ret;
+}
+
+static void on_deadline(evutil_socket_t fd, short what, void *arg)
+{
+	session_destroy(arg);
+}
+
+/* The deadline that goes with what the session is at. */
+static void session_arm(struct api_session *session)
+{
+	const struct api_limits *limits = &session->server->config.dispatcher->limits;
+	struct timeval tv = {0};
+	double s = 0;
+
+	if (!session->shaken || session->caller.level == API_NOBODY) {
+		/* Set once: calls do not buy more time. */
+		if (evtimer_pending(session->deadline, NULL))
+			return;
+		s = limits->handshake_s > 0 ? limits->handshake_s : API_HANDSHAKE_DEFAULT;
+	} else if (session->tls && !session->n_requests) {
+		s = limits->idle_s;
+	}
+	evtimer_del(session->deadline);
+	if (s <= 0)
+		return;
+	tv.tv_sec = (time_t)s;
+	tv.tv_usec = (suseconds_t)((s - (double)tv.tv_sec) * 1e6);
+	evtimer_add(session->deadline, &tv);
+}
+
+/* A stranger gets no room for large messages. */
+static void limit_message(struct api_session *session)
+{
+	const double s = session->server->config.dispatcher->limits.message_s;
+
+	api_conn_set_bounds(session->conn,
+			    session->caller.level == API_NOBODY ? STRANGER_MAX : API_MESSAGE_MAX,
+			    s > 0 ? s : API_MESSAGE_DEFAULT);
+}
+
+static void on_connected(void *data)
+{
+	struct api_session *session = data;
+	char cert[API_CALLER_NAME - 8];
+	int ret = api_tls_peer_name(api_conn_bufferevent(session->conn), cert, sizeof(cert));
+
+	session->shaken = true;
+	evtimer_del(session->deadline);
+	if (!ret)
+		ret = identify(session, cert[0] ? cert : NULL);
+	if (!ret)
+		ret = api_connection_rename(&session->counted, &session->caller, NULL);
+	if (ret) {
+		session_destroy(session);
+		return;
+	}
+	limit_message(session);
+	session_arm(session);
+}
+
 static const struct api_conn_ops conn_ops = {
 	.message = on_message,
 	.bad = on_bad,
 	.closed = on_closed,
+	.connected = on_connected,
 };
 
-int api_server_add(struct api_server *server, int fd)
+/* Takes @fd. */
+static int session_connect(struct api_session *session, int fd, const struct api_listen *how)
 {
-	struct api_session *session;
+	_cleanup_close_ int owned = fd;
+	struct event_base *base = session->server->base;
 	int ret;
 
-	if (server->n_sessions >= API_SESSIONS_MAX)
-		return -EAGAIN;
-	session = calloc(1, sizeof(*session));
-	if (!session)
+	session->deadline = evtimer_new(base, on_deadline, session);
+	if (!session->deadline)
 		return -ENOMEM;
+	session->tls = how->tls;
+	if (!how->tls) {
+		session->shaken = true;
+		ret = api_conn_create(&session->conn, base, fd, &conn_ops, session);
+		if (ret)
+			return ret;
+		TAKE_FD(owned);
+		return identify(session, NULL);
+	}
+	/* Nobody yet; half-open ones are bounded as if they were one caller's. */
+	session->caller = (struct api_caller){
+		.level = API_NOBODY, .transport = API_T_RPC, .uid = (uid_t)-1, .name = "tls"};
+	return api_conn_create_tls(&session->conn, base,
+				   api_tls_bufferevent(how->tls, base, TAKE_FD(owned), NULL),
+				   &conn_ops, session);
+}
+
+int api_server_add(struct api_server *server, int fd, const struct api_listen *how)
+{
+	struct api_session *session = calloc(1, sizeof(*session));
+	int ret;
+
+	if (!session) {
+		close(fd);
+		return -ENOMEM;
+	}
 	session->server = server;
-	list_init(&session->calls);
+	session->cap = how->cap;
+	list_init(&session->requests);
 	list_init(&session->batches);
-	ret = api_conn_create(&session->conn, server->base, fd, &conn_ops, session);
+	ret = session_connect(session, fd, how);
+	if (!ret)
+		ret = api_connection_enter(&session->counted, server->config.dispatcher,
+					   &session->caller, NULL);
 	if (ret) {
+		if (session->deadline)
+			event_free(session->deadline);
+		api_conn_destroy(session->conn);
 		free(session);
 		return ret;
 	}
 	list_add_tail(&server->sessions, &session->link);
 	server->n_sessions++;
+	limit_message(session);
+	session_arm(session);
 	if (server->config.session_changed)
 		server->config.session_changed(server->config.data, session, +1);
 	return 0;
+}
+
+const struct api_caller *api_session_caller(const struct api_session *session)
+{
+	return &session->caller;
+}
+
+int api_session_authenticate(struct api_session *session, const struct api_caller *caller,
+			     struct api_error *err)
+{
+	int ret = api_connection_rename(&session->counted, caller, err);
+
+	if (ret)
+		return ret;
+	session->caller.level = MIN(caller->level, session->cap);
+	session->caller.uid = caller->uid;
+	session->caller.sees_all = caller->sees_all;
+	snprintf(session->caller.name, sizeof(session->caller.name), "%s", caller->name);
+	evtimer_del(session->deadline);
+	limit_message(session);
+	session_arm(session);
+	return 0;
+}
+
+void api_session_auth_failed(struct api_session *session)
+{
+	if (++session->auth_failures >= API_AUTH_TRIES_MAX)
+		api_conn_finish(session->conn);
 }
 
 static void on_accept(evutil_socket_t sock, short what, void *arg)
@@ -371,8 +515,7 @@ static void on_accept(evutil_socket_t sock, short what, void *arg)
 	int fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 	if (fd >= 0) {
-		if (api_server_add(l->server, fd))
-			close(fd);
+		api_server_add(l->server, fd, &l->how);
 	} else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
 		/* Out of descriptors: the connection stays in the backlog, and we do not spin. */
 		event_del(l->readable);
@@ -398,7 +541,7 @@ static void listener_destroy(struct listener *l)
 	free(l);
 }
 
-int api_server_listen(struct api_server *server, int fd)
+int api_server_listen(struct api_server *server, int fd, const struct api_listen *how)
 {
 	struct listener *l = calloc(1, sizeof(*l));
 	int ret;
@@ -406,6 +549,7 @@ int api_server_listen(struct api_server *server, int fd)
 	if (!l)
 		return -ENOMEM;
 	l->server = server;
+	l->how = *how;
 	l->fd = -1;
 	list_init(&l->link);
 	ret = fd_set_nonblock(fd, true);
@@ -419,6 +563,8 @@ int api_server_listen(struct api_server *server, int fd)
 		listener_destroy(l);
 		return ret;
 	}
+	if (how->tls)
+		api_tls_tune(fd);
 	l->fd = fd;
 	list_add_tail(&server->listeners, &l->link);
 	return 0;
@@ -471,6 +617,7 @@ void api_session_notify(struct api_session *session, const char *method, struct 
 
 	api_conn_send(session->conn, msg, -1);
 	json_object_put(msg);
+	session_arm(session);
 }
 
 void api_server_notify_all(struct api_server *server, const char *method,
@@ -490,125 +637,4 @@ void api_server_flush(struct api_server *server, int ms)
 
 	list_for_each_entry (session, &server->sessions, link)
 		api_conn_flush(session->conn, ms);
-}
-
-void api_session_peer(const struct api_session *session, uid_t *uid, pid_t *pid)
-{
-	struct ucred cred = {.uid = (uid_t)-1, .pid = 0};
-	socklen_t len = sizeof(cred);
-
-	getsockopt(api_conn_fd(session->conn), SOL_SOCKET, SO_PEERCRED, &cred, &len);
-	*uid = cred.uid;
-	*pid = cred.pid;
-}
-
-struct json_object *api_call_params(const struct api_call *call)
-{
-	return call->params;
-}
-
-const struct api_method *api_call_method(const struct api_call *call)
-{
-	return call->method;
-}
-
-void *api_call_data(const struct api_call *call)
-{
-	const struct api_server_config *config = &call->server->config;
-
-	return call->method->flags & API_M_MACHINE && !config->forward ? config->machine_data
-								       : config->data;
-}
-
-struct api_session *api_call_session(const struct api_call *call)
-{
-	return call->session;
-}
-
-int api_call_take_fd(struct api_call *call)
-{
-	return TAKE_FD(call->fd);
-}
-
-void api_call_on_gone(struct api_call *call, void (*gone)(struct api_call *call, void *data),
-		      void *data)
-{
-	call->gone = gone;
-	call->gone_data = data;
-}
-
-void api_call_reply(struct api_call *call, struct json_object *result, int fd)
-{
-	if (!result)
-		result = json_object_new_object();
-	if (fd >= 0)
-		json_object_object_add(result, "fds", json_object_new_int(1));
-	if (call->notification || !call->session) {
-		json_object_put(result);
-		cleanup_close(&fd);
-	} else {
-		send_answer(call->session, call->batch, make_answer(call->id, "result", result),
-			    fd);
-	}
-	call_free(call);
-}
-
-void api_call_error(struct api_call *call, const struct api_error *err)
-{
-	if (!call->notification && call->session)
-		send_error(call->session, call->batch, call->id, err);
-	call_free(call);
-}
-
-void api_call_fail(struct api_call *call, enum api_kind kind, const char *fmt, ...)
-{
-	struct api_error err = {.kind = kind};
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(err.text, sizeof(err.text), fmt, ap);
-	va_end(ap);
-	api_call_error(call, &err);
-}
-
-static struct json_object *param(const struct api_call *call, const char *name)
-{
-	struct json_object *v;
-
-	return json_object_object_get_ex(call->params, name, &v) ? v : NULL;
-}
-
-const char *api_call_string(const struct api_call *call, const char *name)
-{
-	struct json_object *v = param(call, name);
-
-	return v ? json_object_get_string(v) : NULL;
-}
-
-bool api_call_bool(const struct api_call *call, const char *name, bool dflt)
-{
-	struct json_object *v = param(call, name);
-
-	return v ? json_object_get_boolean(v) : dflt;
-}
-
-int64_t api_call_int(const struct api_call *call, const char *name, int64_t dflt)
-{
-	struct json_object *v = param(call, name);
-
-	return v ? json_object_get_int64(v) : dflt;
-}
-
-uint64_t api_call_addr(const struct api_call *call, const char *name, uint64_t dflt)
-{
-	struct json_object *v = param(call, name);
-
-	return v ? api_addr_get(v) : dflt;
-}
-
-double api_call_number(const struct api_call *call, const char *name, double dflt)
-{
-	struct json_object *v = param(call, name);
-
-	return v ? json_object_get_double(v) : dflt;
 }

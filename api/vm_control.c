@@ -14,7 +14,10 @@
 
 #define BACKLOG 16
 
+static const struct api_listen umbrad_only = {.cap = API_ADMIN};
+
 struct vm_control {
+	struct api_dispatcher dispatcher;
 	struct api_server *server;
 	const struct vm_control_ops *ops;
 	void *data;
@@ -66,6 +69,8 @@ static void handle_query(struct api_call *call)
 	obj = vm_report_to_json(&report);
 	vm_report_finish(&report);
 	json_object_object_add(obj, "pid", json_object_new_int(getpid()));
+	if (c->ops->sandbox)
+		json_object_object_add(obj, "sandbox", c->ops->sandbox(c->data));
 	api_call_reply(call, obj, -1);
 }
 
@@ -85,7 +90,14 @@ static void handle_quit(struct api_call *call)
 	answer(call, c->ops->end(c->data, VM_REASON_STOPPED, &err), &err);
 }
 
+/* That the loop turns is all that is asked. */
+static void handle_ping(struct api_call *call)
+{
+	api_call_reply(call, NULL, -1);
+}
+
 static const struct vm_handlers handlers = {
+	.ping = handle_ping,
 	.start = handle_start,
 	.stop = handle_stop,
 	.query = handle_query,
@@ -96,12 +108,8 @@ static const struct vm_handlers handlers = {
 int vm_control_create(struct vm_control **out, struct event_base *base, int listen_fd,
 		      const struct vm_control_ops *ops, void *data)
 {
-	struct api_server_config config = {
-		.table = &vm_methods,
-		.ops = &handlers,
-		.access = API_ADMIN,
-		.machine_ops = ops->machine,
-	};
+	/* Nobody but umbrad can connect: there is nobody to tell apart. */
+	struct api_server_config config = {0};
 	struct vm_control *c = calloc(1, sizeof(*c));
 	int ret;
 
@@ -109,13 +117,20 @@ int vm_control_create(struct vm_control **out, struct event_base *base, int list
 		return -ENOMEM;
 	c->ops = ops;
 	c->data = data;
-	config.data = c;
-	config.machine_data = ops->machine_data ? ops->machine_data(data) : data;
+	c->dispatcher = (struct api_dispatcher){
+		.table = &vm_methods,
+		.ops = &handlers,
+		.data = c,
+		.machine_ops = ops->machine,
+		.machine_data = ops->machine_data ? ops->machine_data(data) : data,
+	};
+	api_dispatcher_init(&c->dispatcher);
+	config.dispatcher = &c->dispatcher;
 	ret = api_server_create(&c->server, base, &config);
 	if (!ret && listen_fd >= 0) {
 		ret = listen(listen_fd, BACKLOG) < 0 ? -errno : 0;
 		if (!ret)
-			ret = api_server_listen(c->server, listen_fd);
+			ret = api_server_listen(c->server, listen_fd, &umbrad_only);
 	}
 	if (ret) {
 		vm_control_destroy(c);
@@ -130,12 +145,13 @@ void vm_control_destroy(struct vm_control *control)
 	if (!control)
 		return;
 	api_server_destroy(control->server);
+	api_dispatcher_finish(&control->dispatcher);
 	free(control);
 }
 
 int vm_control_add(struct vm_control *control, int fd)
 {
-	return api_server_add(control->server, fd);
+	return api_server_add(control->server, fd, &umbrad_only);
 }
 
 void vm_control_tell(struct vm_control *control, const struct vm_report *report)

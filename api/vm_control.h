@@ -24,6 +24,8 @@ struct vm_control_ops {
 	void (*query)(void *data, struct vm_report *report);
 	/* Take @fd (also on failure): console_attach(). */
 	int (*attach_console)(void *data, int fd, struct api_error *err);
+	/* How it is locked up, for vm.query's "sandbox"; optional. A new object. */
+	struct json_object *(*sandbox)(void *data);
 	/* The handlers of api_machine_methods, and what is their api_call_data(); optional. */
 	const struct api_machine_ops *machine;
 	void *(*machine_data)(void *data); /* asked once; NULL: @data itself */
@@ -38,7 +40,7 @@ struct vm_control;
 int vm_control_create(struct vm_control **out, struct event_base *base, int listen_fd,
 		      const struct vm_control_ops *ops, void *data);
 void vm_control_destroy(struct vm_control *control);
-/* Serve a connected socket too (taken on success). */
+/* Serve a connected socket too, taken in any case. */
 int vm_control_add(struct vm_control *control, int fd);
 /* Tell every connection vm.state. On the loop's thread only. */
 void vm_control_tell(struct vm_control *control, const struct vm_report *report);

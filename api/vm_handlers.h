@@ -6,7 +6,7 @@
 #include "api/method.h"
 
 struct vm_handlers {
-	api_handler start, stop, query, attach_console, quit;
+	api_handler start, stop, query, attach_console, quit, ping;
 };
 
 #endif

@@ -66,6 +66,7 @@ static const struct api_method rows[] = {
 	 .summary = "Attach a descriptor to its console.",
 	 .flags = API_M_FD_IN,
 	 BARE(attach_console)},
+	{.name = "vm.ping", .summary = "Answer: its loop turns.", BARE(ping)},
 	{.name = "vm.quit", .summary = "End the process.", BARE(quit)},
 };
 

@@ -106,6 +106,7 @@ struct json_object *vm_config_to_json(const struct machine_def *def,
  *	vm.stop {force, reason}              force: ends with @reason ("stopped" or "timeout")
  *	vm.query {}                          -> {state, reason, code, message, pid, name, …}
  *	vm.attach_console {} + descriptor    a stream socket or pty
+ *	vm.ping {}                           answers when the loop turns: umbrad's watchdog
  *	vm.quit {}                           ends the process, running or not, with "stopped"
  * and api_machine_methods, as a client of umbrad calls them: umbrad passes those on as they are.
  * Notification to every connection: vm.state, with a vm_report as parameters.

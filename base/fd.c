@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
+#include "base/fault.h"
 
 ssize_t fd_read_full(int fd, void *data, size_t len)
 {
@@ -101,12 +102,16 @@ int fd_write_file_atomic(int dirfd, const char *path, const void *data, size_t l
 	if (fd < 0)
 		return -errno;
 	ret = fd_write_full(fd, data, len);
-	if (!ret && (fsync(fd) < 0 || renameat(dirfd, tmp, dirfd, path) < 0))
+	if (!ret && fsync(fd) < 0)
+		ret = -errno;
+	fault_point(FAULT_FILE_TEMP);
+	if (!ret && renameat(dirfd, tmp, dirfd, path) < 0)
 		ret = -errno;
 	if (ret) {
 		unlinkat(dirfd, tmp, 0);
 		return ret;
 	}
+	fault_point(FAULT_FILE_RENAME);
 	return sync_folder_of(dirfd, path);
 }
 

@@ -19,6 +19,13 @@ enum log_level {
  * starts.
  */
 void log_setup(const char *ident, enum log_level max, bool journal);
+/* Another @max, at any time. */
+void log_set_max(enum log_level max);
+/* Whether messages of @level go out. */
+bool log_wants(enum log_level level);
+/* Control characters become '?': what clients send can make up no line and drive no terminal. */
+void log_clean(char *text);
+/* One line; log_clean() is applied. */
 void log_msg(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 #define log_error(...) log_msg(LOG_LEVEL_ERR, __VA_ARGS__)

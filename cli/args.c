@@ -9,6 +9,7 @@
 
 #include <json-c/json.h>
 
+#include "cli/remote.h"
 #include "cli/vmctl.h"
 
 static const struct api_field config_fields[] = {
@@ -18,7 +19,7 @@ static const struct api_field config_fields[] = {
 };
 static const struct api_fields config_option = API_FIELDS("the options", config_fields);
 
-size_t verb_fields(const struct verb *verb, const struct api_fields *out[3])
+size_t verb_fields(const struct verb *verb, const struct api_fields *out[VERB_FIELDS_MAX])
 {
 	const struct api_method *m = NULL;
 	size_t n = 0;
@@ -29,8 +30,11 @@ size_t verb_fields(const struct verb *verb, const struct api_fields *out[3])
 		out[n++] = verb->own;
 	if (m && m->params.n)
 		out[n++] = &m->params;
-	if (verb->definition)
+	if (verb->definition) {
 		out[n++] = &machine_def_fields;
+		out[n++] = &config_option;
+	}
+	out[n++] = &remote_options;
 	return n;
 }
 
@@ -78,6 +82,14 @@ static void option_to_field(const char *option, size_t len, char *out, size_t ou
 			*out = '_';
 }
 
+bool option_is(const char *option, size_t len, const char *field)
+{
+	char name[64];
+
+	option_to_field(option, len, name, sizeof(name));
+	return !strcmp(name, field);
+}
+
 static void print_option(const char *field)
 {
 	for (; *field; field++)
@@ -86,7 +98,7 @@ static void print_option(const char *field)
 
 /* The names of all options, for the nearest one. */
 struct names {
-	const char *v[64];
+	const char *v[128];
 	size_t n;
 };
 
@@ -98,12 +110,12 @@ static const char *name_at(const void *data, size_t i)
 static const struct api_field *find_option(const struct verb *verb, const char *name,
 					   const struct api_fields **where, struct names *all)
 {
-	const struct api_fields *sets[4];
+	const struct api_fields *sets[VERB_FIELDS_MAX];
 	size_t n = verb_fields(verb, sets);
 
-	if (verb->definition)
-		sets[n++] = &config_option;
-	all->n = 0;
+	all->n = 2;
+	all->v[0] = "json";
+	all->v[1] = "help";
 	for (size_t i = 0; i < n; i++) {
 		for (size_t j = 0; j < sets[i]->n; j++) {
 			const struct api_field *f = &sets[i]->f[j];
@@ -124,7 +136,9 @@ static struct json_object *target(struct args *args, const struct api_fields *wh
 {
 	if (where == &machine_def_fields)
 		return args->def;
-	return where == args->verb->own || where == &config_option ? args->cli : args->params;
+	return where == args->verb->own || where == &config_option || where == &remote_options
+		       ? args->cli
+		       : args->params;
 }
 
 static int set_option(struct args *args, const struct api_fields *where, const struct api_field *f,
@@ -214,7 +228,7 @@ static const char *operand_at(const struct verb *verb, size_t i, size_t *len)
 static const struct api_field *operand_field(const struct verb *verb, const char *operand,
 					     const struct api_fields **where)
 {
-	const struct api_fields *sets[4];
+	const struct api_fields *sets[VERB_FIELDS_MAX];
 	const char *start = operand + (*operand == '[');
 	size_t n = verb_fields(verb, sets), len = strcspn(start, " []./");
 
@@ -240,7 +254,7 @@ static int parse_operand(struct args *args, const char *word, struct api_error *
 	size_t len;
 
 	operand = operand_at(args->verb, args->n_words, &len);
-	if (!operand || args->n_words == ARRAY_SIZE(args->words))
+	if (!operand || args->n_words == ARGS_WORDS_MAX)
 		return api_error_set(err, API_KIND_INVALID_PARAMS,
 				     "\"vmctl %s\" does not know what to do with \"%.64s\"",
 				     args->verb->name, word);
@@ -328,11 +342,9 @@ static void print_field_help(const struct api_field *f)
 
 void print_verb_help(const struct verb *verb)
 {
-	const struct api_fields *sets[4];
+	const struct api_fields *sets[VERB_FIELDS_MAX];
 	size_t n = verb_fields(verb, sets);
 
-	if (verb->definition)
-		sets[n++] = &config_option;
 	printf("Usage: vmctl %s [OPTION]...%s%s\n%s\n", verb->name, verb->operand ? " " : "",
 	       verb->operand ? verb->operand : "", verb_summary(verb));
 	if (verb->more)
@@ -408,11 +420,9 @@ static void complete_verbs(const struct verb_group *group)
 
 static void complete_options(const struct verb *verb)
 {
-	const struct api_fields *sets[4];
+	const struct api_fields *sets[VERB_FIELDS_MAX];
 	size_t n = verb_fields(verb, sets);
 
-	if (verb->definition)
-		sets[n++] = &config_option;
 	for (size_t i = 0; i < n; i++) {
 		for (size_t j = 0; j < sets[i]->n; j++) {
 			if (!is_option(verb, sets[i], &sets[i]->f[j]))
@@ -425,24 +435,39 @@ static void complete_options(const struct verb *verb)
 	puts("--json\n--help");
 }
 
-static void complete_machines(void)
+/* What @method lists as @list, by its @member. A umbrad that is far is not waited for. */
+static void complete_list(const char *method, const char *list, const char *member)
 {
 	struct api_client *client;
 	struct api_reply reply;
 
-	if (connect_umbrad(&client, NULL, false, NULL))
+	if (remote_is_far() || connect_umbrad(&client, NULL, false, NULL))
 		return;
-	if (!api_client_call(client, "machine.list", NULL, 2000, &reply)) {
-		struct json_object *all = object_of(reply.result, "machines");
+	if (!api_client_call(client, method, NULL, 2000, &reply)) {
+		struct json_object *all = object_of(reply.result, list), *v;
 
-		for (size_t i = 0; all && i < json_object_array_length(all); i++)
-			puts(string_of(json_object_array_get_idx(all, i), "name", ""));
+		for (size_t i = 0; all && i < json_object_array_length(all); i++) {
+			v = object_of(json_object_array_get_idx(all, i), member);
+			if (v)
+				puts(json_object_get_string(v));
+		}
 	}
 	api_reply_finish(&reply);
 	api_client_destroy(client);
 }
 
-/* Whether @word is an option of @verb's that wants a value; its choices, if they are known. */
+static void complete_methods(void)
+{
+	const struct api_method *m;
+
+	for (size_t i = 0; (m = api_method_at(&api_umbrad_methods, i)); i++)
+		puts(m->name);
+}
+
+/*
+ * Whether @word is an option of @verb's that wants a value; its choices, if they are known, or that
+ * it is a file's name.
+ */
 static bool complete_value(const struct verb *verb, const char *word)
 {
 	const struct api_fields *where;
@@ -456,29 +481,41 @@ static bool complete_value(const struct verb *verb, const char *word)
 	f = find_option(verb, name, &where, &all);
 	for (size_t i = 0; f && f->type == API_ENUM && f->choices[i]; i++)
 		puts(f->choices[i]);
+	if (f && (f->type == API_PATH || f->type == API_PATHS))
+		puts("@files");
+	else if (f && f->type == API_NAME)
+		complete_list("machine.list", "machines", "name");
 	return f && f->type != API_BOOL;
 }
 
 /* What may follow the words: verbs; or the verb's options, and the machines that it may take. */
 int verb_complete(struct args *args)
 {
-	const struct verb_group *group = args->n_words ? verb_group_find(args->words[0]) : NULL;
+	size_t lead = (size_t)count_leading(args->words), n = args->n_words - lead, used;
+	const char *const *words = args->words + lead;
+	const struct verb_group *group = n ? verb_group_find(words[0]) : NULL;
 	const struct verb *verb;
-	size_t used;
 
-	if (!args->n_words || (group && args->n_words == 1)) {
+	if (!n || (group && n == 1)) {
+		/* Before the verb are only options that every verb has. */
+		if (lead && !n && complete_value(args->verb, words[-1]))
+			return 0;
 		complete_verbs(group);
 		return 0;
 	}
-	verb = verb_find(args->words, args->n_words, &used);
-	if (!verb || complete_value(verb, args->words[args->n_words - 1]))
+	verb = verb_find(words, n, &used);
+	if (!verb || complete_value(verb, words[n - 1]))
 		return 0;
 	if (verb->run == verb_help) {
-		complete_verbs(args->n_words > 1 ? verb_group_find(args->words[1]) : NULL);
+		complete_verbs(n > 1 ? verb_group_find(words[1]) : NULL);
 		return 0;
 	}
 	complete_options(verb);
 	if (verb->operand && !strncmp(verb->operand, "NAME", 4))
-		complete_machines();
+		complete_list("machine.list", "machines", "name");
+	else if (verb->operand && !strncmp(verb->operand, "METHOD", 6))
+		complete_methods();
+	else if (verb->operand && !strcmp(verb->operand, "ID"))
+		complete_list("job.list", "jobs", "id");
 	return 0;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Reach umbrad, and start one when there is none. */
+/* Reach umbrad: ours, which is started when there is none, or another by its address. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -8,10 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "cli/remote.h"
 #include "cli/vmctl.h"
 
 #define START_MS   20000
@@ -79,13 +81,13 @@ static int start_umbrad(const struct api_paths *paths, struct api_error *err)
 }
 
 /* A umbrad that is there and behind with accepting is waited for, a while. */
-static int try_connect(int dirfd)
+static int try_connect(int dirfd, const char *name)
 {
-	int fd = api_unix_connect(dirfd, UMBRAD_SOCKET);
+	int fd = api_unix_connect(dirfd, name);
 
 	for (int i = 0; fd == -EAGAIN && i < BUSY_TRIES; i++) {
 		usleep(BUSY_MS * 1000);
-		fd = api_unix_connect(dirfd, UMBRAD_SOCKET);
+		fd = api_unix_connect(dirfd, name);
 	}
 	return fd;
 }
@@ -100,13 +102,13 @@ static int start_and_connect(const struct api_paths *paths, int dirfd, struct ap
 	if (lock < 0 || flock(lock, LOCK_EX) < 0)
 		return api_error_set(err, api_kind_from_errno(errno), "cannot lock %.200s: %s",
 				     paths->runtime, strerror(errno));
-	fd = try_connect(dirfd);
+	fd = try_connect(dirfd, UMBRAD_SOCKET);
 	if (fd >= 0)
 		return fd;
 	ret = start_umbrad(paths, err);
 	if (ret)
 		return ret;
-	fd = try_connect(dirfd);
+	fd = try_connect(dirfd, UMBRAD_SOCKET);
 	if (fd < 0)
 		api_error_set(err, API_KIND_UNAVAILABLE, "umbrad started and does not listen: %s",
 			      strerror(-fd));
@@ -126,7 +128,7 @@ static int connect_fd(const struct api_paths *paths, bool start, struct api_erro
 	}
 	dirfd = open(paths->runtime, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (dirfd >= 0)
-		fd = try_connect(dirfd);
+		fd = try_connect(dirfd, UMBRAD_SOCKET);
 	if (fd >= 0 || (fd != -ENOENT && fd != -ECONNREFUSED)) {
 		if (fd < 0)
 			return api_error_set(err, api_kind_from_errno(fd),
@@ -140,23 +142,78 @@ static int connect_fd(const struct api_paths *paths, bool start, struct api_erro
 	return start_and_connect(paths, dirfd, err);
 }
 
-int connect_umbrad(struct api_client **out, struct event_base *base, bool start,
-		   struct api_error *err)
+/* By the path of its socket. The descriptor, or -errno with *err. */
+static int connect_path(const char *path, struct api_error *err)
 {
-	struct api_paths paths;
-	int fd, ret = api_paths_init(&paths, err);
+	_cleanup_free_ char *folder = strdup(path);
+	_cleanup_close_ int dirfd = -1;
+	char *slash = folder ? strrchr(folder, '/') : NULL;
+	int fd = -ENOENT;
 
-	if (ret)
-		return ret;
-	fd = connect_fd(&paths, start, err);
-	api_paths_finish(&paths);
+	if (slash) {
+		slash[slash == folder] = 0;
+		dirfd = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	}
+	if (!slash || dirfd >= 0)
+		fd = try_connect(slash ? dirfd : AT_FDCWD, slash ? strrchr(path, '/') + 1 : path);
+	if (fd < 0)
+		api_error_set(err, API_KIND_UNAVAILABLE, "cannot reach umbrad at %.200s: %s", path,
+			      strerror(-fd));
+	return fd;
+}
+
+int connect_socket(bool start, struct api_error *err)
+{
+	const struct remote *remote = remote_chosen();
+	struct api_paths paths;
+	int ret;
+
+	if (remote->kind == REMOTE_SSH)
+		return remote_connect_ssh(err);
+	if (remote->kind == REMOTE_UNIX)
+		return connect_path(remote->path, err);
+	if (remote->kind != REMOTE_NONE)
+		return api_error_set(err, API_KIND_NOT_SUPPORTED, "that is no plain socket");
+	ret = api_paths_init(&paths, err);
+	if (!ret) {
+		ret = connect_fd(&paths, start, err);
+		api_paths_finish(&paths);
+	}
+	return ret;
+}
+
+static struct api_client *kept;
+
+void connect_keep(struct api_client *client)
+{
+	api_client_destroy(kept);
+	kept = client;
+}
+
+int connect_to(struct api_client **out, const struct connection *c, struct api_error *err)
+{
+	int fd, ret;
+
+	if (kept && !c->base && !c->ops && !api_client_closed(kept)) {
+		*out = TAKE_PTR(kept);
+		return 0;
+	}
+	if (remote_chosen()->kind == REMOTE_TLS)
+		return remote_connect_tls(out, c, err);
+	fd = connect_socket(c->start, err);
 	if (fd < 0)
 		return fd;
-	ret = api_client_create(out, base, fd, NULL, NULL);
+	ret = api_client_create(out, c->base, fd, c->ops, c->data);
 	if (ret) {
 		close(fd);
 		return api_error_set(err, API_KIND_INTERNAL, "cannot set up the connection: %s",
 				     strerror(-ret));
 	}
 	return 0;
+}
+
+int connect_umbrad(struct api_client **out, struct event_base *base, bool start,
+		   struct api_error *err)
+{
+	return connect_to(out, &(struct connection){.base = base, .start = start}, err);
 }

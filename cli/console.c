@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "cli/relay.h"
+#include "cli/remote.h"
 #include "cli/vmctl.h"
 
 struct attached {
@@ -42,6 +43,8 @@ int verb_console(struct args *args)
 	struct api_reply reply;
 	int status;
 
+	if (remote_chosen()->kind == REMOTE_SSH)
+		remote_exec_there(args);
 	if (!a.base)
 		return VM_STATUS_INTERNAL;
 	status = call_method(args, &reply);

@@ -48,13 +48,6 @@ static const struct api_field heat_fields[] = {
 };
 const struct api_fields dirty_heat_options = API_FIELDS("the options", heat_fields);
 
-static double number_of(struct json_object *obj, const char *name, double dflt)
-{
-	struct json_object *v = object_of(obj, name);
-
-	return v ? json_object_get_double(v) : dflt;
-}
-
 static uint64_t addr_of(struct json_object *obj, const char *name)
 {
 	return strtoull(string_of(obj, name, "0"), NULL, 0);

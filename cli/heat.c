@@ -8,13 +8,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <json-c/json.h>
 #include <png.h>
 
 #include "base/types.h"
+#include "cli/term.h"
 #include "cli/vmctl.h"
 
 int heat_load(struct heat *h, struct json_object *result)
@@ -93,23 +93,14 @@ static const char letters[] = ":-=+*#%@";
 
 static bool is_colour(void)
 {
-	const char *term = getenv("TERM"), *lang = getenv("LC_ALL");
-
-	lang = lang && *lang ? lang : getenv("LC_CTYPE");
-	lang = lang && *lang ? lang : getenv("LANG");
-	return isatty(STDOUT_FILENO) && term && strcmp(term, "dumb") != 0 && !getenv("NO_COLOR") &&
-	       lang && (strstr(lang, "UTF-8") || strstr(lang, "utf8"));
+	return term_colour(STDOUT_FILENO) && term_utf8();
 }
 
 /* A power of two, so that rows begin at round addresses. */
 static unsigned columns(void)
 {
-	struct winsize size = {0};
-	const char *set = getenv("COLUMNS");
-	unsigned width = set ? (unsigned)atoi(set) : 0, n = 16;
+	unsigned width = term_columns(), n = 16;
 
-	if (!ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) && size.ws_col)
-		width = size.ws_col;
 	width = width ? width : 80;
 	while (2 * n + LABEL <= width && n < 256)
 		n *= 2;

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* vmctl: drive umbrad from the command line. The verbs are rows. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "cli/remote.h"
 #include "cli/vmctl.h"
 
 static const struct api_field run_fields[] = {
@@ -28,12 +30,34 @@ const struct verb verbs[] = {
 	 .hidden = "console bound",
 	 .run = verb_call},
 	{.name = "stop", .method = "machine.stop", .operand = "NAME", .run = verb_call},
+	{.name = "stop-all", .method = "system.stop_machines", .run = verb_stop_all},
 	{.name = "pause", .method = "machine.pause", .operand = "NAME", .run = verb_call},
 	{.name = "resume", .method = "machine.resume", .operand = "NAME", .run = verb_call},
 	{.name = "reset", .method = "machine.reset", .operand = "NAME", .run = verb_call},
-	{.name = "list", .method = "machine.list", .run = verb_list},
+	{.name = "list", .method = "machine.list", .hidden = "usage brief", .run = verb_list},
 	{.name = "show", .method = "machine.show", .operand = "NAME", .run = verb_show},
+	{.name = "top",
+	 .own = &top_options,
+	 .run = verb_top,
+	 .summary = "Show what the machines are doing, again and again.",
+	 .more = "Keys: q quits, s sorts by the next column, p pauses the display.\n"},
+	{.name = "events",
+	 .method = "events.subscribe",
+	 .own = &events_options,
+	 .hidden = "types",
+	 .run = verb_events,
+	 .summary = "Show what has happened, and with --follow what happens.",
+	 .more = "With --json a line is an event.\n"},
+	{.name = "jobs", .method = "job.list", .run = verb_jobs},
+	{.name = "job show", .method = "job.show", .operand = "ID", .run = verb_job_show},
+	{.name = "job wait",
+	 .method = "job.wait",
+	 .operand = "ID",
+	 .run = verb_job_show,
+	 .more = "The exit status is the one that the call itself would have had.\n"},
+	{.name = "job cancel", .method = "job.cancel", .operand = "ID", .run = verb_call},
 	{.name = "stats", .method = "machine.stats", .operand = "NAME", .run = verb_stats},
+	{.name = "sandbox", .method = "machine.sandbox", .operand = "NAME", .run = verb_stats},
 	{.name = "console",
 	 .method = "machine.console",
 	 .operand = "NAME",
@@ -43,10 +67,12 @@ const struct verb verbs[] = {
 	 .method = "machine.logs",
 	 .operand = "NAME",
 	 .hidden = "offset",
+	 .own = &logs_options,
 	 .run = verb_logs},
 	{.name = "wait",
 	 .method = "machine.wait",
 	 .operand = "NAME",
+	 .hidden = "wait",
 	 .run = verb_wait,
 	 .more = "The exit status is the one that \"vmctl run\" would have.\n"},
 	{.name = "x",
@@ -147,12 +173,36 @@ const struct verb verbs[] = {
 	{.name = "mmu audit",
 	 .method = "mmu.audit",
 	 .operand = "NAME",
+	 .hidden = "wait",
 	 .run = verb_mmu_audit,
 	 .more = "The exit status is 1 when one does not hold.\n"},
 	{.name = "mmu policy",
 	 .method = "mmu.policy",
 	 .operand = "NAME [POLICY]",
 	 .run = verb_mmu_policy},
+	{.name = "token new",
+	 .own = &token_new_options,
+	 .operand = "WHO",
+	 .run = verb_token_new,
+	 .summary = "Make a bearer token for umbrad on this host, and write it to stdout.",
+	 .more = "Only its hash is kept. umbrad knows it after a reload.\n"},
+	{.name = "token list",
+	 .own = &token_list_options,
+	 .run = verb_token_list,
+	 .summary = "List the bearer tokens of umbrad on this host."},
+	{.name = "token revoke",
+	 .own = &token_options,
+	 .operand = "WHO",
+	 .run = verb_token_revoke,
+	 .summary = "Take a bearer token back, of umbrad on this host."},
+	{.name = "call",
+	 .operand = "METHOD [PARAMS]",
+	 .run = verb_call_any,
+	 .summary = "Call any method of the API, with parameters as a JSON object.",
+	 .more = "The answer is in JSON, whether --json is given or not.\n"},
+	{.name = "relay",
+	 .run = verb_relay,
+	 .summary = "Join stdin and stdout to umbrad's socket: the far end of ssh://."},
 	{.name = "help", .operand = "[VERB]...", .run = verb_help, .summary = "Show help."},
 	{.name = "__complete",
 	 .operand = "[WORD]...",
@@ -163,6 +213,8 @@ const size_t n_verbs = ARRAY_SIZE(verbs);
 
 const struct verb_group verb_groups[] = {
 	{"mmu", "Look into a machine's memory virtualization, and switch it."},
+	{"job", "Look after a long call."},
+	{"token", "Manage the bearer tokens of umbrad on this host."},
 	{"dirty", "Log which pages of a machine's memory are written."},
 };
 const size_t n_verb_groups = ARRAY_SIZE(verb_groups);
@@ -237,41 +289,106 @@ int unknown_verb(const char *const *words, size_t n)
 	return VM_STATUS_USAGE;
 }
 
-int main(int argc, char **argv)
+/*
+ * Options that stand before the verb are every verb's own: --connect and what goes with it, --json.
+ * How many words they are.
+ */
+int count_leading(const char *const *words)
 {
-	const char *const *words = (const char *const *)argv + 1;
-	const struct verb_group *group;
-	const struct verb *verb;
-	struct api_error err;
+	int n = 0;
+
+	while (words[n] && !strncmp(words[n], "--", 2) && words[n][2]) {
+		const struct api_field *f = NULL;
+		size_t len = strcspn(words[n] + 2, "=");
+
+		for (size_t i = 0; i < remote_options.n; i++)
+			if (option_is(words[n] + 2, len, remote_options.f[i].name))
+				f = &remote_options.f[i];
+		if (!f && strcmp(words[n], "--json") != 0)
+			break;
+		n += f && !words[n][2 + len] && words[n + 1] ? 2 : 1;
+	}
+	return n;
+}
+
+/* No descriptor crosses a network; console has a way round it. */
+static bool needs_descriptor(const struct verb *verb)
+{
+	return verb->run == verb_run || verb->run == verb_gdb;
+}
+
+static int run_verb(const struct verb *verb, char **words)
+{
 	struct args args = {0};
-	size_t used;
+	struct api_error err;
 	int status;
 
-	if (argc < 2) {
-		print_help();
-		return VM_STATUS_USAGE;
-	}
-	if (!strcmp(argv[1], "-h") || !strcmp(argv[1], "--help"))
-		argv[1] = (char *)"help";
-	else if (!strcmp(argv[1], "--version"))
-		argv[1] = (char *)"version";
-	group = verb_group_find(words[0]);
-	if (group && (argc == 2 || !strcmp(words[1], "-h") || !strcmp(words[1], "--help"))) {
-		print_group_help(group);
-		return argc == 2 ? VM_STATUS_USAGE : 0;
-	}
-	verb = verb_find(words, (size_t)argc - 1, &used);
-	if (!verb)
-		return unknown_verb(words, (size_t)argc - 1);
-	if (args_parse(&args, verb, argv + 1 + used, &err)) {
+	if (args_parse(&args, verb, words, &err) || remote_choose(args.cli, &err)) {
 		status = fail(&args, &err);
 		fprintf(stderr, "Try \"vmctl help %s\".\n", verb->name);
 	} else if (args.help) {
 		print_verb_help(verb);
 		status = 0;
+	} else if (needs_descriptor(verb) && remote_is_far()) {
+		api_error_set(&err, API_KIND_NOT_SUPPORTED,
+			      "\"vmctl %s\" needs a umbrad on this host: run it there", verb->name);
+		status = fail(&args, &err);
 	} else {
-		status = verb->run(&args);
+		status = complete_name(&args);
+		if (!status)
+			status = verb->run(&args);
 	}
+	connect_keep(NULL);
+	remote_finish();
 	args_finish(&args);
+	return status;
+}
+
+/* The words behind the verb's name, then those of @lead before it. NULL: no memory. */
+static char **order_words(char **lead, int n_lead, char **rest)
+{
+	size_t n = 0;
+	char **all;
+
+	while (rest[n])
+		n++;
+	all = calloc(n + (size_t)n_lead + 1, sizeof(*all));
+	if (!all)
+		return NULL;
+	memcpy(all, lead, (size_t)n_lead * sizeof(*all));
+	memcpy(all + n_lead, rest, n * sizeof(*all));
+	return all;
+}
+
+int main(int argc, char **argv)
+{
+	int lead = argc > 1 ? count_leading((const char *const *)argv + 1) : 0, n = argc - 1 - lead,
+	    status;
+	char **words = argv + 1 + lead, **all;
+	const struct verb_group *group;
+	const struct verb *verb;
+	size_t used;
+
+	if (n < 1) {
+		print_help();
+		return VM_STATUS_USAGE;
+	}
+	if (!strcmp(words[0], "-h") || !strcmp(words[0], "--help"))
+		words[0] = (char *)"help";
+	else if (!strcmp(words[0], "--version"))
+		words[0] = (char *)"version";
+	group = verb_group_find(words[0]);
+	if (group && (n == 1 || !strcmp(words[1], "-h") || !strcmp(words[1], "--help"))) {
+		print_group_help(group);
+		return n == 1 ? VM_STATUS_USAGE : 0;
+	}
+	verb = verb_find((const char *const *)words, (size_t)n, &used);
+	if (!verb)
+		return unknown_verb((const char *const *)words, (size_t)n);
+	all = order_words(argv + 1, lead, words + used);
+	if (!all)
+		return VM_STATUS_INTERNAL;
+	status = run_verb(verb, all);
+	free(all);
 	return status;
 }

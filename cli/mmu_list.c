@@ -307,13 +307,6 @@ static const struct api_field stat_fields[] = {
 };
 const struct api_fields mmu_stat_options = API_FIELDS("the options", stat_fields);
 
-static double number_of(struct json_object *obj, const char *name, double dflt)
-{
-	struct json_object *v = object_of(obj, name);
-
-	return v ? json_object_get_double(v) : dflt;
-}
-
 /* A counter of the machine's; of the vCPUs' the sum, or (vcpu >= 0) one's. */
 static uint64_t counter(struct json_object *r, struct json_object *desc, int vcpu)
 {

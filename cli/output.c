@@ -78,6 +78,15 @@ int64_t int_of(struct json_object *obj, const char *name, int64_t dflt)
 	return json_object_is_type(v, json_type_int) ? json_object_get_int64(v) : dflt;
 }
 
+double number_of(struct json_object *obj, const char *name, double dflt)
+{
+	struct json_object *v = object_of(obj, name);
+
+	return json_object_is_type(v, json_type_double) || json_object_is_type(v, json_type_int)
+		       ? json_object_get_double(v)
+		       : dflt;
+}
+
 /* What a crash left: registers four a line, then the last instructions. */
 static void tell_detail(struct json_object *detail)
 {
@@ -147,14 +156,5 @@ int tell_end(const struct args *args, struct json_object *machine)
 
 int call_method(struct args *args, struct api_reply *reply)
 {
-	struct api_client *client;
-	int status = 0;
-
-	*reply = (struct api_reply){.fd = -1};
-	if (connect_umbrad(&client, NULL, true, &reply->err))
-		return fail(args, &reply->err);
-	if (api_client_call(client, args->verb->method, json_object_get(args->params), 0, reply))
-		status = fail(args, &reply->err);
-	api_client_destroy(client);
-	return status;
+	return call_with_progress(args, reply) ? fail(args, &reply->err) : 0;
 }

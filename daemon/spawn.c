@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/pidfd.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -116,9 +117,31 @@ static int plan_all(struct plan *p, const struct machine_def *def, const struct 
 	return ret;
 }
 
+/* The command line, in its own memory. */
+struct command {
+	char name[80], control[8], config[8], log[8], report[8];
+	char *argv[12];
+};
+
+static void command_init(struct command *c, const struct machine_def *def)
+{
+	char *const argv[] = {
+		(char *)"umbra-vm", (char *)"--control",     c->control, (char *)"--config-fd",
+		c->config,	    (char *)"--console-log", c->log,	 (char *)"--report",
+		c->report,	    (char *)"--name",	     c->name,	 NULL};
+
+	_Static_assert(sizeof(argv) == sizeof(c->argv), "the command line");
+	memcpy(c->argv, argv, sizeof(argv));
+	snprintf(c->name, sizeof(c->name), "%s", def->name);
+	snprintf(c->control, sizeof(c->control), "%d", AT_CONTROL);
+	snprintf(c->config, sizeof(c->config), "%d", AT_CONFIG);
+	snprintf(c->log, sizeof(c->log), "%d", AT_CONSOLE_LOG);
+	snprintf(c->report, sizeof(c->report), "%d", AT_REPORT);
+}
+
 /* In the child, between fork and exec: system calls only. */
 static void __attribute__((noreturn))
-child(const struct plan *p, const char *program, char *const argv[])
+child(const struct plan *p, const struct spawn_what *what, char *const argv[])
 {
 	sigset_t none;
 	int e;
@@ -127,13 +150,17 @@ child(const struct plan *p, const char *program, char *const argv[])
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	signal(SIGPIPE, SIG_DFL);
+	/* A group that cannot be joined is told by its absence: the machine is worth more. */
+	for (size_t i = 0; i < what->n_joins; i++)
+		if (write(what->joins[i], "0", 1) < 0)
+			continue;
 	for (int i = 0; i < p->end; i++)
 		if (p->at[i] >= 0 && dup2(p->at[i], i) < 0)
 			goto fail;
 	/* What somebody left open in umbrad without close-on-exec is not the machine's. */
 	close_range((unsigned)p->end, ~0u, CLOSE_RANGE_CLOEXEC);
 	if (chdir("/") == 0)
-		execv(program, argv);
+		execv(what->program, argv);
 fail:
 	e = errno;
 	if (write(p->exec_fd, &e, sizeof(e)) < 0)
@@ -141,47 +168,30 @@ fail:
 	_exit(127);
 }
 
-int spawn_vm(const char *program, const struct machine_def *def, const struct spawn_fds *fds,
-	     pid_t *pid, int *pidfd)
+int spawn_vm(const struct spawn_what *what, pid_t *pid, int *pidfd)
 {
-	char name[80], control[8], config[8], log[8], report[8];
-	char *const argv[] = {(char *)"umbra-vm",
-			      (char *)"--control",
-			      control,
-			      (char *)"--config-fd",
-			      config,
-			      (char *)"--console-log",
-			      log,
-			      (char *)"--report",
-			      report,
-			      (char *)"--name",
-			      name,
-			      NULL};
 	_cleanup_close_ int exec_read = -1, exec_write = -1;
 	_cleanup_(plan_finish) struct plan p;
+	struct command command;
 	int pipefd[2], ret, e = 0;
 	pid_t child_pid;
 
 	memset(p.at, 0xff, sizeof(p.at));
 	p.end = 0;
-	snprintf(name, sizeof(name), "%s", def->name);
-	snprintf(control, sizeof(control), "%d", AT_CONTROL);
-	snprintf(config, sizeof(config), "%d", AT_CONFIG);
-	snprintf(log, sizeof(log), "%d", AT_CONSOLE_LOG);
-	snprintf(report, sizeof(report), "%d", AT_REPORT);
+	command_init(&command, what->def);
 	if (pipe2(pipefd, O_CLOEXEC) < 0)
 		return -errno;
 	exec_read = pipefd[0];
 	exec_write = pipefd[1];
 	p.exec_fd = fcntl(exec_write, F_DUPFD_CLOEXEC, AT_END);
-	ret = p.exec_fd < 0 ? -errno : plan_all(&p, def, fds);
+	ret = p.exec_fd < 0 ? -errno : plan_all(&p, what->def, &what->fds);
 	if (ret) {
 		cleanup_close(&p.exec_fd);
 		return ret;
 	}
 	child_pid = fork();
 	if (child_pid == 0)
-		child(&p, program, argv);
+		child(&p, what, command.argv);
 	ret = child_pid < 0 ? -errno : 0;
 	close(p.exec_fd);
 	close(TAKE_FD(exec_write));
@@ -200,4 +210,62 @@ int spawn_vm(const char *program, const struct machine_def *def, const struct sp
 	}
 	*pid = child_pid;
 	return 0;
+}
+
+/* The program's path and the arguments behind one another. Their length, or -E2BIG. */
+static int join_texts(char out[SPAWN_TEXT_MAX], const char *program, char *const argv[])
+{
+	size_t len = strlen(program) + 1;
+
+	if (len > SPAWN_TEXT_MAX)
+		return -E2BIG;
+	memcpy(out, program, len);
+	for (; *argv; argv++) {
+		size_t n = strlen(*argv) + 1;
+
+		if (len + n > SPAWN_TEXT_MAX)
+			return -E2BIG;
+		memcpy(out + len, *argv, n);
+		len += n;
+	}
+	return (int)len;
+}
+
+int spawn_send(const struct spawn_what *what, int sock)
+{
+	union {
+		struct cmsghdr hdr;
+		char space[CMSG_SPACE(SPAWN_FDS_MAX * sizeof(int))];
+	} control = {0};
+	_cleanup_(plan_finish) struct plan p;
+	struct spawn_order order = {0};
+	char text[SPAWN_TEXT_MAX];
+	struct iovec iov[] = {{.iov_base = &order, .iov_len = sizeof(order)}, {.iov_base = text}};
+	struct msghdr msg = {.msg_iov = iov, .msg_iovlen = 2, .msg_control = &control};
+	struct command command;
+	int ret, fds[SPAWN_FDS_MAX];
+
+	_Static_assert(AT_END <= SPAWN_FDS_MAX, "all descriptors fit in a message");
+	memset(p.at, 0xff, sizeof(p.at));
+	p.end = 0;
+	command_init(&command, what->def);
+	ret = join_texts(text, what->program, command.argv);
+	if (ret < 0)
+		return ret;
+	iov[1].iov_len = (size_t)ret;
+	ret = plan_all(&p, what->def, &what->fds);
+	if (ret)
+		return ret;
+	for (int i = 0; i < p.end; i++) {
+		if (p.at[i] < 0)
+			continue;
+		fds[order.n_fds] = p.at[i];
+		order.at[order.n_fds++] = (uint32_t)i;
+	}
+	msg.msg_controllen = CMSG_SPACE(order.n_fds * sizeof(int));
+	control.hdr.cmsg_level = SOL_SOCKET;
+	control.hdr.cmsg_type = SCM_RIGHTS;
+	control.hdr.cmsg_len = CMSG_LEN(order.n_fds * sizeof(int));
+	memcpy(CMSG_DATA(&control.hdr), fds, order.n_fds * sizeof(int));
+	return sendmsg(sock, &msg, MSG_NOSIGNAL) < 0 ? -errno : 0;
 }

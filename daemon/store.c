@@ -16,8 +16,12 @@
 #include <json-c/json.h>
 
 #include "base/cleanup.h"
+#include "base/fault.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "daemon/cgroup.h"
+#include "daemon/machine_internal.h"
+#include "daemon/unit.h"
 
 #define FILE_MAX    MIB(4)
 #define VM_LOG_MAX  MIB(1)
@@ -104,33 +108,133 @@ static struct json_object *load_json(int dirfd, const char *name, const char *su
 int store_save_definition(const struct machine *m)
 {
 	struct json_object *obj = json_object_new_object();
+	int ret;
 
 	json_object_object_add(obj, "definition", machine_def_to_json(&m->def));
 	json_object_object_add(obj, "transient", json_object_new_boolean(m->transient));
-	return save_json(m->d->store_fd, m->def.name, ".json", obj);
+	if (m->owner)
+		json_object_object_add(obj, "owner", json_object_new_string(m->owner));
+	fault_point(FAULT_DEFINITION);
+	ret = save_json(m->d->store_fd, m->def.name, ".json", obj);
+	fault_point(FAULT_DEFINITION_DONE);
+	return ret;
 }
 
 int store_save_exit(const struct machine *m)
 {
-	return save_json(m->d->store_fd, m->def.name, ".exit", vm_report_to_json(&m->exit));
+	int ret;
+
+	fault_point(FAULT_EXIT);
+	ret = save_json(m->d->store_fd, m->def.name, ".exit", vm_report_to_json(&m->exit));
+	fault_point(FAULT_EXIT_DONE);
+	return ret;
 }
+
+/* The record's members, as enum machine_intent and struct machine have them. */
+struct record {
+	int64_t pid;
+	double started;
+	char *unit;
+	int intent;
+	double force_at;
+	bool automatic;
+	int64_t restarts;
+	double restart_delay, restart_at;
+	struct json_object *cgroups;
+};
+
+static const char *const intent_names[] = {"keep", "stop", "forget", NULL};
+
+#define AT(member) .offset = offsetof(struct record, member)
+#define TIME_MAX   INT64_C(9007199254740992)
+
+static const struct api_field record_rows[] = {
+	{.name = "pid", .type = API_INT, .max = INT32_MAX, AT(pid)},
+	{.name = "started", .type = API_NUMBER, .max = TIME_MAX, AT(started)},
+	{.name = "unit", .type = API_STRING, .max = 127, AT(unit)},
+	{.name = "intent", .type = API_ENUM, .choices = intent_names, AT(intent)},
+	{.name = "force_at", .type = API_NUMBER, .max = TIME_MAX, AT(force_at)},
+	{.name = "automatic", .type = API_BOOL, AT(automatic)},
+	{.name = "restarts", .type = API_INT, .max = INT32_MAX, AT(restarts)},
+	{.name = "restart_delay", .type = API_NUMBER, .max = TIME_MAX, AT(restart_delay)},
+	{.name = "restart_at", .type = API_NUMBER, .max = TIME_MAX, AT(restart_at)},
+	{.name = "cgroups", .type = API_ANY, AT(cgroups)},
+};
+
+static const struct api_fields record_fields = API_FIELDS("the record of a run", record_rows);
 
 int store_save_run(const struct machine *m)
 {
-	struct json_object *obj = json_object_new_object();
+	struct json_object *cgroups = m->cgroup ? cgroup_to_json(m->cgroup) : NULL;
+	const struct record r = {
+		.pid = m->pid,
+		.started = m->started,
+		.unit = m->unit,
+		.intent = (int)m->intent,
+		.force_at = m->force_at,
+		.automatic = m->automatic,
+		.restarts = m->restarts,
+		.restart_delay = m->restart_delay,
+		.restart_at = m->restart_at,
+		.cgroups = cgroups,
+	};
+	struct json_object *obj = api_fields_save(&record_fields, &r);
+	int ret;
 
-	json_object_object_add(obj, "pid", json_object_new_int(m->pid));
-	json_object_object_add(obj, "started", json_object_new_double(m->started));
-	return save_json(m->d->vm_fd, m->def.name, ".json", obj);
+	json_object_put(cgroups);
+	fault_point(FAULT_RUN);
+	ret = save_json(m->d->vm_fd, m->def.name, ".json", obj);
+	fault_point(FAULT_RUN_DONE);
+	return ret;
 }
 
 void store_load_run(struct machine *m)
 {
-	struct json_object *obj = load_json(m->d->vm_fd, m->def.name, ".json"), *v;
+	struct json_object *obj = load_json(m->d->vm_fd, m->def.name, ".json");
+	struct record r = {0};
 
-	if (obj && json_object_object_get_ex(obj, "started", &v))
-		m->started = json_object_get_double(v);
+	m->started = machine_now();
+	if (obj && (api_fields_check(&record_fields, obj, "", NULL) ||
+		    api_fields_load(&record_fields, obj, &r))) {
+		log_warn("the record of the run of \"%s\" cannot be read", m->def.name);
+	} else if (obj) {
+		m->pid = (pid_t)r.pid;
+		m->started = r.started;
+		m->unit = TAKE_PTR(r.unit);
+		m->intent = (enum machine_intent)r.intent;
+		m->force_at = r.force_at;
+		m->automatic = r.automatic;
+		m->restarts = (unsigned)r.restarts;
+		m->restart_delay = r.restart_delay;
+		m->restart_at = r.restart_at;
+		m->cgroup = cgroup_from_json(r.cgroups);
+	}
+	api_fields_free(&record_fields, &r);
 	json_object_put(obj);
+}
+
+static bool has(int dirfd, const char *name, const char *suffix)
+{
+	char file[128];
+
+	store_name(file, name, suffix);
+	return faccessat(dirfd, file, F_OK, 0) == 0;
+}
+
+bool store_has_run(const struct machine *m)
+{
+	return has(m->d->vm_fd, m->def.name, ".json") || has(m->d->vm_fd, m->def.name, ".sock") ||
+	       has(m->d->vm_fd, m->def.name, ".report");
+}
+
+bool store_has_report(const struct machine *m)
+{
+	struct vm_report report;
+
+	if (store_read_report(m, &report))
+		return false;
+	vm_report_finish(&report);
+	return true;
 }
 
 int store_read_report(const struct machine *m, struct vm_report *report)
@@ -156,20 +260,34 @@ static void remove_all(int dirfd, const char *name, const char *const *suffixes)
 	}
 }
 
-void store_remove_run(const struct machine *m)
+void store_remove_run(const struct machine *m, bool keep_record)
 {
-	static const char *const suffixes[] = {".sock", ".json", ".report", NULL};
+	/* The record last: what is left without it could not be told from a start cut short. */
+	static const char *const run[] = {".sock", ".report", NULL};
+	static const char *const record[] = {".json", NULL};
 
-	remove_all(m->d->vm_fd, m->def.name, suffixes);
+	fault_point(FAULT_FORGET_RUN);
+	remove_all(m->d->vm_fd, m->def.name, run);
+	if (!keep_record) {
+		fault_point(FAULT_FORGET_RUN_DONE);
+		remove_all(m->d->vm_fd, m->def.name, record);
+	}
+	fault_point(FAULT_FORGET_RUN_DONE);
 }
 
 void store_remove(const struct machine *m)
 {
-	static const char *const kept[] = {".json", ".exit", NULL};
+	static const char *const definition[] = {".json", NULL};
+	static const char *const exit[] = {".exit", NULL};
 	static const char *const logs[] = {".console.log", ".vm.log", NULL};
 
-	remove_all(m->d->store_fd, m->def.name, kept);
+	fault_point(FAULT_FORGET);
+	remove_all(m->d->store_fd, m->def.name, definition);
+	fsync(m->d->store_fd);
+	fault_point(FAULT_FORGET_DONE);
+	remove_all(m->d->store_fd, m->def.name, exit);
 	remove_all(m->d->logs_fd, m->def.name, logs);
+	fault_point(FAULT_FORGET_DONE);
 }
 
 int store_open_log(const struct machine *m, bool vm, int flags)
@@ -222,20 +340,21 @@ static void load_exit(struct machine *m)
 static void load_one(struct umbrad *d, const char *name)
 {
 	struct json_object *obj = load_json(d->store_fd, name, ".json"), *def = NULL, *v = NULL;
-	bool transient = false;
-	struct machine_def parsed;
+	struct machine_new what = {.stored = true};
 	struct api_error err = {0};
 	struct machine *m;
 
 	if (obj) {
 		json_object_object_get_ex(obj, "definition", &def);
 		if (json_object_object_get_ex(obj, "transient", &v))
-			transient = json_object_get_boolean(v);
+			what.transient = json_object_get_boolean(v);
+		if (json_object_object_get_ex(obj, "owner", &v))
+			what.owner = json_object_get_string(v);
 	}
 	if (!def) {
 		log_warn("the definition of \"%s\" cannot be read: left alone", name);
-	} else if (machine_def_parse(&parsed, def, name, "definition", &err) ||
-		   machine_create(&m, d, &parsed, transient, &err)) {
+	} else if (machine_def_parse(&what.def, def, name, "definition", &err) ||
+		   machine_create(&m, d, &what, &err)) {
 		log_warn("the definition of \"%s\" is not accepted: %s", name, err.text);
 	} else {
 		load_exit(m);
@@ -244,23 +363,35 @@ static void load_one(struct umbrad *d, const char *name)
 	json_object_put(obj);
 }
 
-/* A process whose definition is gone: a delete was cut short. It is finished. */
+/*
+ * What is left of a machine whose definition is gone: a delete was cut short, or somebody removed
+ * the file. It is finished.
+ */
 static void end_stray(struct umbrad *d, const char *name)
 {
-	static const char *const suffixes[] = {".sock", ".json", ".report", NULL};
+	static const char *const suffixes[] = {".sock", ".report", ".json", NULL};
+	struct json_object *record = load_json(d->vm_fd, name, ".json"), *v;
 	struct ucred cred = {0};
 	socklen_t len = sizeof(cred);
+	struct cgroup *cg = NULL;
 	char file[128];
 	int fd;
 
 	store_name(file, name, ".sock");
 	fd = api_unix_connect(d->vm_fd, file);
+	/* The peer may be the dead umbrad, whose number somebody else may have by now. */
 	if (fd >= 0 && !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) && cred.pid > 1 &&
-	    cred.pid != getpid()) {
+	    json_object_object_get_ex(record, "pid", &v) && json_object_get_int(v) == cred.pid) {
 		log_warn("umbra-vm %d of the deleted machine \"%s\" is ended", cred.pid, name);
 		kill(cred.pid, SIGKILL);
 	}
 	cleanup_close(&fd);
+	if (json_object_object_get_ex(record, "unit", &v) && d->units)
+		unit_kill(d->units, json_object_get_string(v));
+	if (json_object_object_get_ex(record, "cgroups", &v))
+		cg = cgroup_from_json(v);
+	cgroup_destroy(cg);
+	json_object_put(record);
 	remove_all(d->vm_fd, name, suffixes);
 }
 
@@ -293,12 +424,21 @@ static int for_each_name(struct umbrad *d, int dirfd, const char *suffix,
 
 static void check_stray(struct umbrad *d, const char *name)
 {
-	char file[128];
-
-	store_name(file, name, ".json");
 	/* A definition that could not be read still owns its process. */
-	if (!machine_find(d, name) && faccessat(d->store_fd, file, F_OK, 0) < 0)
+	if (!machine_find(d, name) && !has(d->store_fd, name, ".json"))
 		end_stray(d, name);
+}
+
+/* The last end and the logs of a machine that was being deleted. */
+static void check_remains(struct umbrad *d, const char *name)
+{
+	static const char *const exit[] = {".exit", NULL};
+	static const char *const logs[] = {".console.log", ".vm.log", NULL};
+
+	if (has(d->store_fd, name, ".json"))
+		return;
+	remove_all(d->store_fd, name, exit);
+	remove_all(d->logs_fd, name, logs);
 }
 
 /* Half-written files of a umbrad that was killed. Nobody else writes here: we hold the lock. */
@@ -323,15 +463,17 @@ static void sweep(int dirfd)
 
 int store_load(struct umbrad *d)
 {
+	static const char *const stray[] = {".sock", ".report", ".json"};
 	int ret;
 
 	sweep(d->store_fd);
 	sweep(d->vm_fd);
 	ret = for_each_name(d, d->store_fd, ".json", load_one);
-
+	for (size_t i = 0; !ret && i < ARRAY_SIZE(stray); i++)
+		ret = for_each_name(d, d->vm_fd, stray[i], check_stray);
 	if (!ret)
-		ret = for_each_name(d, d->vm_fd, ".sock", check_stray);
+		ret = for_each_name(d, d->store_fd, ".exit", check_remains);
 	if (!ret)
-		ret = for_each_name(d, d->vm_fd, ".report", check_stray);
+		ret = for_each_name(d, d->logs_fd, ".vm.log", check_remains);
 	return ret;
 }

@@ -12,13 +12,19 @@ void store_close(struct umbrad *d);
 int store_load(struct umbrad *d);
 int store_save_definition(const struct machine *m);
 int store_save_exit(const struct machine *m);
-/* RUNTIME/vm/NAME.json: when the process was started. */
+/*
+ * RUNTIME/vm/NAME.json: the run, and what was asked of it; or, with restart_at, the restart that is
+ * due. Written before any of it is acted on.
+ */
 int store_save_run(const struct machine *m);
 void store_load_run(struct machine *m);
-/* The report that umbra-vm left. 0, or -errno when there is none. */
+/* Whether anything of a run is there. */
+bool store_has_run(const struct machine *m);
+/* The report that umbra-vm left. 0, or -errno when there is none (that is whole). */
 int store_read_report(const struct machine *m, struct vm_report *report);
-/* Forget the run: socket, report, record. */
-void store_remove_run(const struct machine *m);
+bool store_has_report(const struct machine *m);
+/* Forget the run: socket, report, and unless @keep_record the record. */
+void store_remove_run(const struct machine *m, bool keep_record);
 /* Forget the machine: definition, last end, logs. */
 void store_remove(const struct machine *m);
 /* "NAME" "SUFFIX" in @out (128 bytes). */

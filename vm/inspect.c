@@ -114,9 +114,9 @@ static void put_policy(struct vm *vm, struct json_object *o)
  * The host frame behind a page of ours: /proc/self/pagemap (the kernel's admin-guide/mm/pagemap)
  * has it in bits 54:0 while bit 63 says present. Reads zero frames without CAP_SYS_ADMIN.
  */
-static void put_hpa(struct json_object *o, hva_t hva)
+static void put_hpa(struct json_object *o, const struct vm *vm, hva_t hva)
 {
-	_cleanup_close_ int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	int fd = vm->pagemap_fd;
 	uint64_t entry;
 
 	if (fd < 0 || pread(fd, &entry, sizeof(entry), (off_t)(hva >> PAGE_SHIFT) * 8) !=
@@ -345,7 +345,7 @@ static void reply_walk(struct api_call *call, struct vcpu *v, uint64_t addr,
 		put(o, "slot", slot_json(&w->slot));
 		put_addr(o, "hva", w->hva);
 		put_bytes(vm, o, w->guest.gpa);
-		put_hpa(o, w->hva);
+		put_hpa(o, vm, w->hva);
 	}
 	put(o, "tables", tables_json(w));
 	put_verdict(o, w);

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <json-c/json.h>
+#include <openssl/crypto.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,10 +19,13 @@
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "vm/sandbox.h"
 #include "vm/vm.h"
 #include "vm/vm_api.h"
 
 #define FLUSH_MS 2000
+/* For umbrad: logs and report are far smaller, and umbrad trims the log that has no bound. */
+#define FILE_MAX MIB(64)
 
 struct app {
 	struct event_base *base;
@@ -30,7 +34,9 @@ struct app {
 	struct vm_control *control; /* NULL when alone */
 	struct vm_config config;
 	int report_fd;
-	const char *stats_file;
+	int stats_fd; /* opened before the sandbox; -1: none */
+	struct sandbox_config sandbox;
+	struct api_error refusal; /* why no machine came to be, for who asks for its start */
 	int status;
 	struct termios saved_tty;
 	bool tty_saved;
@@ -72,18 +78,16 @@ static void print_detail(const struct vm_report *report)
 static void write_stats(const struct app *app, const struct vm_report *report)
 {
 	const char *text;
+	int ret;
 
-	if (!app->stats_file || !report->stats)
+	if (app->stats_fd < 0 || !report->stats)
 		return;
 	text = json_object_to_json_string_ext(report->stats, JSON_C_TO_STRING_PRETTY);
-	if (!strcmp(app->stats_file, "-")) {
-		printf("%s\n", text);
-	} else {
-		int ret = fd_write_file_atomic(AT_FDCWD, app->stats_file, text, strlen(text), 0644);
-
-		if (ret)
-			log_error("%s: %s", app->stats_file, strerror(-ret));
-	}
+	ret = fd_write_full(app->stats_fd, text, strlen(text));
+	if (!ret)
+		ret = fd_write_full(app->stats_fd, "\n", 1);
+	if (ret)
+		log_error("the statistics: %s", strerror(-ret));
 }
 
 /* The end: console first, so that whoever hears of the end has seen all output. */
@@ -124,10 +128,16 @@ static void on_state(void *data)
 	}
 }
 
+static int on_vcpu_thread(void *data)
+{
+	return sandbox_thread(SANDBOX_VCPU);
+}
+
 static const struct vm_ops vm_ops = {
 	.console_output = on_output,
 	.console_ready = on_ready,
 	.state_changed = on_state,
+	.vcpu_thread = on_vcpu_thread,
 };
 
 /* ---- control
@@ -135,7 +145,13 @@ static const struct vm_ops vm_ops = {
 
 static int do_start(void *data, struct api_error *err)
 {
-	return vm_start(((struct app *)data)->vm, err);
+	struct app *app = data;
+
+	if (!app->refusal.kind)
+		return vm_start(app->vm, err);
+	*err = app->refusal;
+	event_base_loopexit(app->base, NULL);
+	return -EOPNOTSUPP;
 }
 
 static int do_powerdown(void *data, struct api_error *err)
@@ -173,6 +189,11 @@ static int do_attach_console(void *data, int fd, struct api_error *err)
 	return 0;
 }
 
+static struct json_object *do_sandbox(void *data)
+{
+	return sandbox_to_json();
+}
+
 static void *machine_of(void *data)
 {
 	return ((struct app *)data)->vm;
@@ -184,6 +205,7 @@ static const struct vm_control_ops control_ops = {
 	.end = do_end,
 	.query = do_query,
 	.attach_console = do_attach_console,
+	.sandbox = do_sandbox,
 	.machine = &vm_machine_ops,
 	.machine_data = machine_of,
 };
@@ -203,8 +225,10 @@ static const struct console_ops console_ops = {
  * ------------------------------------------------------------------------------------------ */
 
 struct options {
-	const char *config;
+	const char *config, *stats, *probe;
 	int control, config_fd, console_log, report;
+	int sandbox; /* enum machine_sandbox in place of the definition's; -1: its own */
+	bool list_calls, do_probe;
 };
 
 static void usage(FILE *out)
@@ -212,7 +236,10 @@ static void usage(FILE *out)
 	fputs("umbra-vm --config FILE [--stats FILE|-]\n"
 	      "umbra-vm --control FD --config-fd FD [--console-log FD] [--report FD] [--name "
 	      "NAME]\n"
-	      "Run one machine: alone with its console on stdin and stdout, or for umbrad.\n"
+	      "Run one machine: alone with its console on stdin and stdout, or for umbrad. Both\n"
+	      "with [--sandbox auto|strict|off] and, for root, [--uid N --gid N].\n"
+	      "umbra-vm --sandbox-list     the system calls that it may make, and why\n"
+	      "umbra-vm --sandbox-probe[=ATTEMPT]     try those that it may not\n"
 	      "See umbra-vm(8) for the exit statuses.\n",
 	      out);
 }
@@ -228,6 +255,28 @@ static int parse_fd(const char *text, int *fd)
 	return 0;
 }
 
+static int parse_mode(const char *text, int *mode)
+{
+	for (int k = 0; machine_sandbox_names[k]; k++) {
+		if (!strcmp(machine_sandbox_names[k], text)) {
+			*mode = k;
+			return 0;
+		}
+	}
+	return -EINVAL;
+}
+
+static int parse_id(const char *text, unsigned *id)
+{
+	char *end;
+	unsigned long n = strtoul(text, &end, 10);
+
+	if (*end || end == text || !n || n >= UINT32_MAX)
+		return -EINVAL;
+	*id = (unsigned)n;
+	return 0;
+}
+
 /* 0: go on; otherwise the exit status + 1. */
 static int parse(struct app *app, struct options *o, int argc, char **argv)
 {
@@ -239,6 +288,11 @@ static int parse(struct app *app, struct options *o, int argc, char **argv)
 		{"report", required_argument, NULL, 'r'},
 		{"name", required_argument, NULL, 'n'},
 		{"stats", required_argument, NULL, 'S'},
+		{"sandbox", required_argument, NULL, 'b'},
+		{"uid", required_argument, NULL, 'u'},
+		{"gid", required_argument, NULL, 'g'},
+		{"sandbox-list", no_argument, NULL, 'L'},
+		{"sandbox-probe", optional_argument, NULL, 'P'},
 		{"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'V'},
 		{0},
@@ -253,14 +307,25 @@ static int parse(struct app *app, struct options *o, int argc, char **argv)
 		case 'l': bad |= parse_fd(optarg, &o->console_log); break;
 		case 'r': bad |= parse_fd(optarg, &o->report); break;
 		case 'n': break; /* for ps to show */
-		case 'S': app->stats_file = optarg; break;
+		case 'S': o->stats = optarg; break;
+		case 'b': bad |= parse_mode(optarg, &o->sandbox); break;
+		case 'u': bad |= parse_id(optarg, &app->sandbox.uid); break;
+		case 'g': bad |= parse_id(optarg, &app->sandbox.gid); break;
+		case 'L': o->list_calls = true; break;
+		case 'P':
+			o->do_probe = true;
+			o->probe = optarg;
+			break;
 		case 'h': usage(stdout); return 1;
 		case 'V': printf("umbra-vm %s\n", UMBRA_VERSION); return 1;
 		default: bad = 1;
 		}
 	}
+	if (!bad && optind == argc && (o->list_calls || o->do_probe))
+		return 0;
 	if (bad || optind != argc || !o->config == (o->config_fd < 0) ||
-	    (o->config_fd >= 0 && o->control < 0)) {
+	    (o->config_fd >= 0 && o->control < 0) ||
+	    (app->sandbox.uid == (uid_t)-1) != (app->sandbox.gid == (gid_t)-1)) {
 		usage(stderr);
 		return VM_STATUS_USAGE + 1;
 	}
@@ -301,6 +366,20 @@ static int console_start(struct app *app, const struct options *o)
 	return console_attach(app->console, dup(STDIN_FILENO), dup(STDOUT_FILENO));
 }
 
+/* What is written at the end is opened now. 0 or -errno. */
+static int open_stats(struct app *app, const char *path)
+{
+	if (!path)
+		return 0;
+	app->stats_fd = !strcmp(path, "-")
+				? dup(STDOUT_FILENO)
+				: open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	if (app->stats_fd >= 0)
+		return 0;
+	log_error("%s: %s", path, strerror(errno));
+	return -errno;
+}
+
 static void on_signal(evutil_socket_t sig, short what, void *data)
 {
 	struct api_error err;
@@ -333,19 +412,47 @@ static int refuse(const struct app *app, const struct api_error *err)
 	}
 }
 
-/* Alone it starts at once; a start that fails has ended the machine, and finish() told why. */
+/*
+ * From here on nothing is opened, and no thread is made. Nothing of a client's or of the guest's
+ * has been read, but the definition, which its owner wrote.
+ */
+static int lock_up(struct app *app, struct api_error *err)
+{
+	char text[512];
+	int ret = sandbox_enter(&app->sandbox, err);
+
+	if (ret)
+		return ret;
+	/* Alone, stderr is for what the user must hear; umbrad keeps a log. */
+	if (sandbox_missing(text, sizeof(text)))
+		log_msg(app->control ? LOG_LEVEL_WARNING : LOG_LEVEL_DEBUG,
+			"not in the sandbox: %s", text);
+	ret = vm_make_threads(app->vm, err);
+	if (ret)
+		return ret;
+	ret = sandbox_thread(SANDBOX_LOOP);
+	return ret ? api_error_set(err, API_KIND_INTERNAL, "sandbox: %s", strerror(-ret)) : 0;
+}
+
+/* Alone it starts at once; a start that fails has ended the machine, and finish() told why. Else
+ * whoever asks for the start is told why there is none. */
 static int begin(struct app *app, const struct options *o, struct api_error *err)
 {
 	int ret;
 
 	app->status = VM_STATUS_INTERNAL;
-	if (o->config) {
-		vm_start(app->vm, err);
-		return 0;
+	if (!o->config) {
+		ret = vm_control_create(&app->control, app->base, o->control, &control_ops, app);
+		if (ret)
+			return api_error_set(err, API_KIND_INTERNAL, "control socket: %s",
+					     strerror(-ret));
 	}
-	ret = vm_control_create(&app->control, app->base, o->control, &control_ops, app);
-	return ret ? api_error_set(err, API_KIND_INTERNAL, "control socket: %s", strerror(-ret))
-		   : 0;
+	ret = lock_up(app, o->config ? err : &app->refusal);
+	if (o->config)
+		return ret ? ret : (vm_start(app->vm, err), 0);
+	if (ret)
+		app->status = refuse(app, &app->refusal);
+	return 0;
 }
 
 static void free_event(struct event *ev)
@@ -358,6 +465,7 @@ static int run(struct app *app, const struct options *o)
 {
 	struct api_error err = {0};
 	struct event *term = NULL, *intr = NULL;
+	int ret;
 
 	if (vm_create(&app->vm, app->base, &app->config.def, &app->config.files, &vm_ops, app,
 		      &err))
@@ -365,15 +473,18 @@ static int run(struct app *app, const struct options *o)
 	term = evsignal_new(app->base, SIGTERM, on_signal, app);
 	intr = evsignal_new(app->base, SIGINT, on_signal, app);
 	if (!term || !intr || event_add(term, NULL) || (o->config && event_add(intr, NULL)))
-		api_error_set(&err, API_KIND_INTERNAL, "signals cannot be watched");
+		ret = api_error_set(&err, API_KIND_INTERNAL, "signals cannot be watched");
 	else
-		begin(app, o, &err);
-	if (vm_state(app->vm) != VM_ENDED) {
-		if (err.kind)
-			app->status = refuse(app, &err);
-		else
-			event_base_dispatch(app->base);
-	}
+		ret = begin(app, o, &err);
+	if (ret)
+		app->status = refuse(app, &err);
+	else if (vm_state(app->vm) != VM_ENDED)
+		event_base_dispatch(app->base);
+	if (app->refusal.kind)
+		vm_control_flush(app->control, FLUSH_MS);
+	if (sandbox_violations())
+		log_warn("the sandbox refused %llu calls",
+			 (unsigned long long)sandbox_violations());
 	console_unblock(app->console);
 	vm_control_destroy(app->control);
 	vm_destroy(app->vm);
@@ -383,24 +494,49 @@ static int run(struct app *app, const struct options *o)
 	return app->status;
 }
 
+static int probe(struct app *app, const struct options *o)
+{
+	app->sandbox.mode =
+		o->sandbox == MACHINE_SANDBOX_STRICT ? o->sandbox : MACHINE_SANDBOX_AUTO;
+	return sandbox_probe(&app->sandbox, o->probe, stdout) ? 1 : 0;
+}
+
+static void set_sandbox(struct app *app, const struct options *o)
+{
+	app->sandbox.mode = o->sandbox >= 0 ? o->sandbox : app->config.def.sandbox;
+	app->sandbox.core = app->config.def.core;
+	app->sandbox.file_bytes = o->config ? 0 : FILE_MAX;
+	/* It would look for its configuration file when it is first used. */
+	OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL);
+}
+
 int main(int argc, char **argv)
 {
-	struct options o = {.control = -1, .config_fd = -1, .console_log = -1, .report = -1};
-	struct app app = {.report_fd = -1};
+	struct options o = {
+		.control = -1, .config_fd = -1, .console_log = -1, .report = -1, .sandbox = -1};
+	struct app app = {.report_fd = -1, .stats_fd = -1, .sandbox = {.uid = -1u, .gid = -1u}};
 	struct api_error err = {0};
 	int ret = parse(&app, &o, argc, argv);
 
 	if (ret)
 		return ret - 1;
 	log_setup("umbra-vm", LOG_LEVEL_INFO, false);
+	if (o.list_calls) {
+		sandbox_list(stdout);
+		return 0;
+	}
+	if (o.do_probe)
+		return probe(&app, &o);
 	signal(SIGPIPE, SIG_IGN);
 	app.report_fd = o.report;
 	if (read_config(&app, &o, &err))
 		return refuse(&app, &err);
+	set_sandbox(&app, &o);
 	evthread_use_pthreads();
 	app.base = event_base_new();
-	if (!app.base || (ret = console_start(&app, &o))) {
-		log_error("console: %s", strerror(app.base ? -ret : ENOMEM));
+	ret = app.base ? open_stats(&app, o.stats) : -ENOMEM;
+	if (ret || (ret = console_start(&app, &o))) {
+		log_error("console: %s", strerror(-ret));
 		ret = VM_STATUS_INTERNAL;
 	} else {
 		ret = run(&app, &o);
@@ -410,6 +546,7 @@ int main(int argc, char **argv)
 		tcsetattr(STDIN_FILENO, TCSANOW, &app.saved_tty);
 	if (app.base)
 		event_base_free(app.base);
+	cleanup_close(&app.stats_fd);
 	vm_config_finish(&app.config);
 	libevent_global_shutdown();
 	return ret;

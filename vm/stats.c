@@ -167,6 +167,7 @@ int vm_stats_add(struct vm *vm, struct json_object *stats)
 							      : "shadow"));
 	json_object_object_add(stats, "boot",
 			       json_object_new_string(boot_protocol_name(vm->boot.protocol)));
+	json_object_object_add(stats, "debugger", json_object_new_boolean(vm->debug_stopped));
 	add_u64(stats, "instructions", insns);
 	add_u64(stats, "wall_ns", ran);
 	if (vm->clock_ready)

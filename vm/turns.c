@@ -140,6 +140,8 @@ static void *turns_thread(void *arg)
 {
 	struct vm *vm = arg;
 
+	if (!vcpu_enter(&vm->vcpus[0]))
+		return NULL;
 	/* The first vCPU's wish stands for all. */
 	while (vcpu_obey(&vm->vcpus[0])) {
 		bool ran = false;
@@ -183,7 +185,7 @@ int turns_start(struct vm *vm)
 	vm->turns_started = !ret;
 	if (!ret)
 		pthread_setname_np(vm->turns_thread, "vcpus");
-	return ret;
+	return ret ? ret : vcpu_await_enter(&vm->vcpus[0]);
 }
 
 void turns_stop(struct vm *vm)

@@ -105,10 +105,37 @@ static void vcpu_ended(struct vcpu *v, enum engine_exit exit)
 	vcpu_await_wish(v);
 }
 
+bool vcpu_enter(struct vcpu *v)
+{
+	const struct vm_ops *ops = v->vm->ops;
+	int ret = ops->vcpu_thread ? ops->vcpu_thread(v->vm->data) : 0;
+
+	pthread_mutex_lock(&v->lock);
+	v->entered = true;
+	v->enter_error = ret;
+	pthread_cond_broadcast(&v->cond);
+	pthread_mutex_unlock(&v->lock);
+	return !ret;
+}
+
+int vcpu_await_enter(struct vcpu *v)
+{
+	int ret;
+
+	pthread_mutex_lock(&v->lock);
+	while (!v->entered)
+		pthread_cond_wait(&v->cond, &v->lock);
+	ret = v->enter_error;
+	pthread_mutex_unlock(&v->lock);
+	return ret;
+}
+
 static void *vcpu_thread(void *arg)
 {
 	struct vcpu *v = arg;
 
+	if (!vcpu_enter(v))
+		return NULL;
 	while (vcpu_obey(v)) {
 		enum engine_exit exit;
 
@@ -176,6 +203,8 @@ int vcpus_start(struct vm *vm)
 			pthread_setname_np(v->thread, name);
 	}
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	for (unsigned k = 0; k < vm->cpus && !ret; k++)
+		ret = vcpu_await_enter(&vm->vcpus[k]);
 	return ret;
 }
 

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <event2/event.h>
+#include <fcntl.h>
 #include <json-c/json.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -311,6 +312,8 @@ static int loop_create(struct vm *vm)
 	if (!vm->timer || !vm->wake || !vm->timeout || event_add(vm->timer, NULL) ||
 	    event_add(vm->wake, NULL))
 		return -ENOMEM;
+	/* It shows what its opener may see, so before privileges are given up. May be missing. */
+	vm->pagemap_fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	return 0;
 }
 
@@ -349,7 +352,7 @@ int vm_create(struct vm **out, struct event_base *base, const struct machine_def
 	vm->ops = ops;
 	vm->data = data;
 	vm->base = base;
-	vm->ram_fd = vm->timer_fd = vm->wake_fd = -1;
+	vm->ram_fd = vm->timer_fd = vm->wake_fd = vm->pagemap_fd = -1;
 	vm->ram_size = def->memory;
 	vm->cpus = (unsigned)def->cpus;
 	vm->counts = def->clock == MACHINE_CLOCK_INSTRUCTIONS;
@@ -390,6 +393,7 @@ void vm_destroy(struct vm *vm)
 	cleanup_close(&vm->ram_fd);
 	cleanup_close(&vm->timer_fd);
 	cleanup_close(&vm->wake_fd);
+	cleanup_close(&vm->pagemap_fd);
 	json_object_put(vm->detail);
 	pthread_mutex_destroy(&vm->end_lock);
 	free(vm);
@@ -509,22 +513,28 @@ static void on_timeout(evutil_socket_t fd, short what, void *data)
 	vm_end(data, VM_REASON_TIMEOUT, &err);
 }
 
+int vm_make_threads(struct vm *vm, struct api_error *err)
+{
+	int ret = vcpus_start(vm);
+
+	vm->has_threads = true;
+	return ret ? api_error_set(err, API_KIND_INTERNAL, "vCPU thread: %s", strerror(-ret)) : 0;
+}
+
 int vm_start(struct vm *vm, struct api_error *err)
 {
 	int ret;
 
 	if (vm->state != VM_CREATED)
 		return wrong_state(vm, err, "started");
+	if (!vm->has_threads && vm_make_threads(vm, err)) {
+		vm_request_end(vm, VM_REASON_ENGINE, 0, 0, "%s", err->text);
+		end(vm);
+		return -EAGAIN;
+	}
 	ret = vm_load(vm, err);
 	if (ret) {
 		vm_request_end(vm, VM_REASON_BAD_IMAGE, 0, 0, "%s", err->text);
-		end(vm);
-		return ret;
-	}
-	ret = vcpus_start(vm);
-	if (ret) {
-		api_error_set(err, API_KIND_INTERNAL, "vCPU thread: %s", strerror(-ret));
-		vm_request_end(vm, VM_REASON_ENGINE, 0, 0, "%s", err->text);
 		end(vm);
 		return ret;
 	}

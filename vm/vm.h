@@ -22,6 +22,8 @@ struct vm_ops {
 	void (*console_ready)(void *data);
 	/* The machine has reached another state. The loop's thread. */
 	void (*state_changed)(void *data);
+	/* First thing on each vCPU thread; optional. 0, or -errno: then there is no machine. */
+	int (*vcpu_thread)(void *data);
 };
 
 /*
@@ -33,7 +35,11 @@ int vm_create(struct vm **out, struct event_base *base, const struct machine_def
 	      struct api_error *err);
 void vm_destroy(struct vm *vm);
 
-/* Load the image and run. A bad image ends the machine (VM_REASON_BAD_IMAGE) and returns -errno. */
+/* Make the vCPU threads, held: from here on the machine makes no thread, and opens nothing. Once;
+ * 0, or -errno with *err. */
+int vm_make_threads(struct vm *vm, struct api_error *err);
+/* Load the image and run, with threads made now unless they are there. A bad image ends the machine
+ * (VM_REASON_BAD_IMAGE) and returns -errno. */
 int vm_start(struct vm *vm, struct api_error *err);
 int vm_pause(struct vm *vm, struct api_error *err);
 int vm_resume(struct vm *vm, struct api_error *err);

@@ -7,6 +7,7 @@
 #include <json-c/json.h>
 
 #include "api/server.h"
+#include "vm/sandbox.h"
 #include "vm/vm_internal.h"
 
 struct vm *vm_of_call(struct api_call *call)
@@ -76,11 +77,17 @@ static void handle_stats(struct api_call *call)
 	api_call_reply(call, stats, -1);
 }
 
+static void handle_sandbox(struct api_call *call)
+{
+	api_call_reply(call, sandbox_to_json(), -1);
+}
+
 const struct api_machine_ops vm_machine_ops = {
 	.machine_pause = handle_pause,
 	.machine_resume = handle_resume,
 	.machine_reset = handle_reset,
 	.machine_stats = handle_stats,
+	.machine_sandbox = handle_sandbox,
 	.mmu_walk = handle_mmu_walk,
 	.mmu_stat = handle_mmu_stat,
 	.mmu_context = handle_mmu_context,

@@ -20,6 +20,8 @@ struct vcpu {
 	struct engine_vcpu *engine;
 	pthread_t thread;
 	bool started;
+	bool entered;	 /* under lock: ops->vcpu_thread() has been called, */
+	int enter_error; /* and returned this */
 
 	pthread_mutex_t lock;
 	pthread_cond_t cond; /* for the vCPU thread: notified or wish changed */
@@ -58,6 +60,7 @@ struct vm {
 	bool clock_ready;
 	unsigned cpus;
 	struct vcpu *vcpus;
+	bool has_threads;
 	unsigned holds; /* vcpus_hold() without its vcpus_release(); they begin held once */
 
 	/* With clock "instructions": the turn-taking thread's. */
@@ -76,6 +79,7 @@ struct vm {
 	int timer_fd;
 	struct event *wake; /* an end or reset was requested */
 	int wake_fd;
+	int pagemap_fd; /* /proc/self/pagemap; -1: there is none */
 	struct event *timeout;
 
 	/*
@@ -111,6 +115,9 @@ void vcpus_release(struct vm *vm);
 void vcpu_notify(struct vcpu *v);
 /* On the vCPU's thread: hold while asked to; false when the thread is to end. */
 bool vcpu_obey(struct vcpu *v);
+/* On a new thread: ops->vcpu_thread(); false when the thread is to end. And its creator waits. */
+bool vcpu_enter(struct vcpu *v);
+int vcpu_await_enter(struct vcpu *v);
 /* On the vCPU's thread: until it is asked for something else than running. */
 void vcpu_await_wish(struct vcpu *v);
 /* On the vCPU's thread, after ENGINE_EXIT_DEBUG: tell the debugger and wait to be held. */

@@ -2,17 +2,15 @@
 # bash completion for vmctl. The words come from vmctl itself, the machines' names from umbrad.
 _vmctl()
 {
-	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
+	local cur=${COMP_WORDS[COMP_CWORD]} words
 
 	COMPREPLY=()
-	case $prev in
-	--kernel | --initrd | --module | --config | --stats)
+	words=$(vmctl __complete -- "${COMP_WORDS[@]:1:COMP_CWORD-1}" 2>/dev/null)
+	if [[ $words == @files ]]; then
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
-		compopt -o filenames
+		compopt -o filenames 2>/dev/null
 		return
-		;;
-	esac
-	mapfile -t COMPREPLY < <(compgen -W \
-		"$(vmctl __complete -- "${COMP_WORDS[@]:1:COMP_CWORD-1}" 2>/dev/null)" -- "$cur")
+	fi
+	mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
 }
 complete -F _vmctl vmctl

@@ -54,7 +54,8 @@ class Vmctl:
         while alive(pid) and time.monotonic() < end:
             time.sleep(0.02)
         for text in logs + list(self.logs()):
-            assert "Sanitizer" not in text and "runtime error" not in text, text
+            for word in ("Sanitizer", "runtime error", "sandbox refused"):
+                assert word not in text, text
 
     def logs(self):
         for where, _, files in os.walk(f"{self.folder}/state"):

@@ -176,14 +176,22 @@ def wait_until(condition, seconds=10):
         time.sleep(0.01)
 
 
+def group_tag(host):
+    """What the names of this umbrad's control groups and services begin with: FNV-1a of its runtime folder."""
+    h = 2166136261
+    for byte in host.runtime.encode():
+        h = (h ^ byte) * 16777619 & 0xffffffff
+    return f"umbra-{h:08x}-"
+
+
 def complaints(folder):
-    """What sanitizers wrote into the logs of umbrad and of machines."""
+    """What sanitizers and the sandbox wrote into the logs of umbrad and of machines."""
     for where, _, files in os.walk(folder):
         for name in files:
             if name.endswith(".log"):
                 with open(os.path.join(where, name), errors="replace") as f:
                     text = f.read()
-                if "Sanitizer" in text or "runtime error" in text:
+                if any(word in text for word in ("Sanitizer", "runtime error", "sandbox refused")):
                     yield text
 
 

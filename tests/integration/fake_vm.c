@@ -8,6 +8,7 @@
  *	fake=die       say hello, abort
  *	fake=spin      say hello, never look at the control socket again
  *	fake=refuse    refuse vm.start as a bad image
+ *	fake=never     never answer vm.start
  *	flood=N        N bytes of console output first
  *	deaf           the power button does nothing
  */
@@ -141,6 +142,8 @@ static int fake_start(void *data, struct api_error *err)
 	if (play && !strcmp(play, "refuse"))
 		return api_error_set(err, API_KIND_BAD_IMAGE, "%s is not a kernel",
 				     f->config.def.kernel);
+	if (play && !strcmp(play, "never"))
+		on_spin(-1, 0, NULL);
 	tell(f, VM_RUNNING);
 	if (play && !strcmp(play, "spin"))
 		event_base_once(f->base, -1, EV_TIMEOUT, on_spin, f, &soon);
@@ -200,6 +203,24 @@ static void fake_query(void *data, struct vm_report *report)
 	report->stats = json_object_get(f->report.stats);
 }
 
+/* Counters as a guest that has taken over its process might tell them. */
+static void fake_mmu_stat(struct api_call *call)
+{
+	static const char text[] =
+		"{\"policy\":\"tdp\",\"time\":1,\"schema\":["
+		"{\"name\":\"pf_taken\",\"type\":\"cumulative\",\"unit\":\"none\",\"of\":\"vcpu\"},"
+		"{\"name\":\"mmu_pages\",\"type\":\"instant\",\"unit\":\"none\",\"of\":\"vm\"},"
+		"{\"name\":\"mmu_pages\",\"type\":\"instant\",\"unit\":\"none\",\"of\":\"vm\"},"
+		"{\"name\":\"machines\",\"type\":\"instant\",\"of\":\"vm\"},"
+		"{\"name\":\"y_total\",\"type\":\"instant\",\"of\":\"vm\"},"
+		"{\"name\":\"x 1\\n# EOF\",\"type\":\"instant\",\"of\":\"vm\"},7],"
+		"\"vm\":{\"mmu_pages\":7,\"x 1\\n# "
+		"EOF\":1,\"machines\":9,\"y_total\":9},\"vcpus\":["
+		"{\"pf_taken\":5,\"exits\":{\"ept \\\"violation\\\"\\\\\\n\":3}},[]]}";
+
+	api_call_reply(call, json_tokener_parse(text), -1);
+}
+
 static void fake_stats(struct api_call *call)
 {
 	struct fake *f = api_call_data(call);
@@ -224,6 +245,7 @@ static const struct api_machine_ops machine_ops = {
 	.machine_resume = fake_resume,
 	.machine_reset = fake_reset,
 	.machine_stats = fake_stats,
+	.mmu_stat = fake_mmu_stat,
 };
 
 static const struct vm_control_ops ops = {

@@ -180,7 +180,7 @@ def test_vm_killed_is_noticed_at_once(host):
 
 def test_events_and_replay(host):
     c = host.client()
-    first = c.ok("events.subscribe")
+    first = c.ok("events.subscribe", types="created,deleted,state")
     c.ok("machine.create", definition={"name": "a", "kernel": host.kernel})
     c.ok("machine.create", definition={"name": "b", "kernel": host.kernel})
     c.ok("machine.start", name="a")
@@ -190,10 +190,11 @@ def test_events_and_replay(host):
     assert [(e["type"], e["machine"], e.get("state")) for e in seen] == [
         ("created", "a", None), ("created", "b", None), ("state", "a", "starting"),
         ("state", "a", "running"), ("state", "a", "stopping"), ("state", "a", "stopped")]
-    assert [e["seq"] for e in seen] == list(range(first["last"] + 1, first["last"] + 7))
+    numbers = [e["seq"] for e in seen]
+    assert numbers == sorted(set(numbers)) and numbers[0] == first["last"] + 1
     assert seen[-1]["reason"] == "stopped"
     d = host.client()
-    assert d.ok("events.subscribe", since=seen[1]["seq"], machine="a")["lost"] is False
+    assert d.ok("events.subscribe", since=seen[1]["seq"], machine="a", types="state")["lost"] is False
     d.ok("system.version")
     assert d.events == [e for e in seen[2:] if e["machine"] == "a"]
     assert host.client().ok("events.subscribe", since=5)["lost"] is True

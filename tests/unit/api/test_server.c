@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -56,11 +57,13 @@ static const struct api_table table = {.m = rows, .n = ARRAY_SIZE(rows)};
 
 struct world {
 	struct event_base *base;
+	struct api_dispatcher dispatcher;
 	struct api_server *server;
 	struct api_client *client;
 	struct api_call *held;
 	int gone;
-	int peer; /* the raw end of another connection */
+	int peer;		  /* the raw end of another connection */
+	struct api_session *last; /* that came */
 };
 
 static void handle_echo(struct api_call *call)
@@ -114,22 +117,42 @@ static void handle_forbidden(struct api_call *call)
 static const struct test_ops ops = {handle_echo, handle_later, handle_give, handle_take,
 				    handle_forbidden};
 
+static void on_session(void *data, struct api_session *session, int change)
+{
+	struct world *w = data;
+
+	if (change > 0 && api_session_caller(session)->level > API_NOBODY)
+		w->last = session;
+}
+
+static const struct api_listen operators = {.cap = API_OPERATE};
+
+/* One more connection; our end of it. */
+static int add_peer(struct world *w)
+{
+	int pair[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	assert_int_equal(fcntl(pair[1], F_SETFL, O_NONBLOCK), 0);
+	assert_int_equal(api_server_add(w->server, pair[0], &operators), 0);
+	return pair[1];
+}
+
 static int set_up(void **state)
 {
 	static struct world w;
-	struct api_server_config config = {
-		.table = &table, .ops = &ops, .data = &w, .access = API_OPERATE};
+	const struct api_server_config config = {
+		.dispatcher = &w.dispatcher, .session_changed = on_session, .data = &w};
 	int pair[2];
 
-	w = (struct world){.base = event_base_new()};
+	w = (struct world){.base = event_base_new(),
+			   .dispatcher = {.table = &table, .ops = &ops, .data = &w}};
+	api_dispatcher_init(&w.dispatcher);
 	assert_int_equal(api_server_create(&w.server, w.base, &config), 0);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
-	assert_int_equal(api_server_add(w.server, pair[0]), 0);
+	assert_int_equal(api_server_add(w.server, pair[0], &operators), 0);
 	assert_int_equal(api_client_create(&w.client, w.base, pair[1], NULL, NULL), 0);
-	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair),
-			 0);
-	assert_int_equal(api_server_add(w.server, pair[0]), 0);
-	w.peer = pair[1];
+	w.peer = add_peer(&w);
 	*state = &w;
 	return 0;
 }
@@ -140,6 +163,7 @@ static int tear_down(void **state)
 
 	api_client_destroy(w->client);
 	api_server_destroy(w->server);
+	api_dispatcher_finish(&w->dispatcher);
 	if (w->peer >= 0)
 		close(w->peer);
 	event_base_free(w->base);
@@ -313,6 +337,50 @@ static void test_batch_with_a_late_one(void **state)
 	assert_int_equal(w->gone, 1);
 }
 
+/* A peer that begins a message and never ends it is told, and let go. */
+static void test_slow_message(void **state)
+{
+	static const char begun[] = "{\"jsonrpc\":\"2.0\",";
+	struct world *w = *state;
+	char answer[512];
+	ssize_t n;
+
+	w->dispatcher.limits.message_s = 0.02;
+	close(w->peer);
+	w->peer = add_peer(w);
+	assert_int_equal(write(w->peer, begun, strlen(begun)), strlen(begun));
+	while (api_server_sessions(w->server) > 1)
+		event_base_loop(w->base, EVLOOP_ONCE);
+	n = read(w->peer, answer, sizeof(answer) - 1);
+	assert_true(n > 0);
+	answer[n] = 0;
+	assert_non_null(strstr(answer, "\"timeout\""));
+	assert_int_equal(read(w->peer, answer, sizeof(answer)), 0);
+}
+
+/* A connection that must say who it is has a bound for it, which no call prolongs. */
+static void test_stranger(void **state)
+{
+	struct world *w = *state;
+	const struct api_listen how = {.cap = API_NOBODY};
+	struct api_caller caller = {.level = API_ADMIN, .name = "token:x"};
+	struct api_error err;
+	int pair[2];
+
+	w->dispatcher.limits.handshake_s = 0.02;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	assert_int_equal(api_server_add(w->server, pair[0], &how), 0);
+	assert_int_equal(api_server_sessions(w->server), 3);
+	while (api_server_sessions(w->server) > 2)
+		event_base_loop(w->base, EVLOOP_ONCE);
+	assert_int_equal(read(pair[1], &(char){0}, 1), 0);
+	close(pair[1]);
+	/* The socket's cap stays, whoever it turns out to be. */
+	assert_int_equal(api_session_authenticate(w->last, &caller, &err), 0);
+	assert_int_equal(api_session_caller(w->last)->level, API_OPERATE);
+	assert_string_equal(api_session_caller(w->last)->name, "token:x");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -323,6 +391,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_server_gone, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_every_cut, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_batch_with_a_late_one, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_slow_message, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_stranger, set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
