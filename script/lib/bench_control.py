@@ -61,7 +61,7 @@ class Umbrad:
 
     def __init__(self, stack, build, bus="/nowhere"):
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="umbra-bench-"))
-        self.payloads = f"{build}/tests/guest"
+        self.ticker = f"{build}/tests/guest/ticker.elf"
         self.sock = f"{folder}/run/umbrad.sock"
         self.http = f"{folder}/run/umbrad-http.sock"
         config = f"{folder}/umbrad.conf"
@@ -77,12 +77,11 @@ class Umbrad:
     def call(self, method, **params):
         return wire.call(self.sock, method, **params)
 
-    def define(self, name, payload):
-        self.call("machine.create", definition={"name": name, "kernel": f"{self.payloads}/{payload}.elf",
-                                                "memory": "2M", "engine": "soft"})
+    def define(self, name):
+        self.call("machine.create", definition={"name": name, "kernel": self.ticker, "memory": "2M", "engine": "soft"})
 
-    def run(self, name, payload):
-        self.define(name, payload)
+    def run(self, name):
+        self.define(name)
         self.call("machine.start", name=name)
 
     def clear(self):
@@ -163,40 +162,43 @@ def in_turn(callers):
     return [figures(own) for own in samples]
 
 
+def pairs(stack, build):
+    """{transport: ((title, our caller), (title, the peer's))}"""
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="umbra-bench-"))
+    bus = start_bus(stack, folder)
+    umbrad = Umbrad(stack, build, bus)
+    umbrad.run(NAME)
+    rpc = wire.rpc(umbrad.sock, "machine.show", name=NAME, brief=True)
+    rest = wire.rest(umbrad.http, f"/api/v1/machines/{NAME}?brief=true")
+    state = property_of(bus, "org.umbra.Vmm1", f"/org/umbra/Vmm1/machine/{NAME}", "State", ".Machine")
+    return {
+        "Unix socket": (("umbrad, machine.show", rpc), ("QEMU, QMP query-status", qemu_query(stack, folder))),
+        "REST": (("umbrad, GET machines/test", rest), ("libvirtd, virDomainGetState", libvirt_query(stack, folder))),
+        "D-Bus": (("umbrad, State", state), ("systemd-hostnamed, Hostname", hostnamed_query(stack, bus))),
+    }
+
+
 def bench_latency(build):
+    result = {}
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="umbra-bench-"))
-        bus = start_bus(stack, folder)
-        umbrad = Umbrad(stack, build, bus)
-        umbrad.run(NAME, "ticker")
-        pairs = {
-            "Unix socket": (("umbra, JSON-RPC machine.show", wire.rpc(umbrad.sock, "machine.show", name=NAME, brief=True)),
-                            ("QEMU, QMP query-status", qemu_query(stack, folder))),
-            "REST": (("umbra, GET machines/test", wire.rest(umbrad.http, f"/api/v1/machines/{NAME}?brief=true")),
-                     ("libvirtd, virDomainGetState", libvirt_query(stack, folder))),
-            "D-Bus": (("umbra, State", property_of(bus, "org.umbra.Vmm1", f"/org/umbra/Vmm1/machine/{NAME}", "State",
-                                                   ".Machine")),
-                      ("systemd-hostnamed, Hostname", hostnamed_query(stack, bus))),
-        }
-        result = {}
-        for transport, sides in pairs.items():
+        for transport, sides in pairs(stack, build).items():
             found = in_turn([caller for _, caller in sides])
-            result[transport] = {name: f for (name, _), f in zip(sides, found)}
+            result[transport] = {title: f for (title, _), f in zip(sides, found)}
     print(f"\na state query, {CALLS:,} calls on one connection, the two sides of a pair in turn, microseconds\n")
     print(f"{'':44}{'median':>10}{'p99':>10}{'ratio':>10}{'of p99':>10}")
     for transport, sides in result.items():
-        (_, ours), (_, peers) = sides.items()
-        for name, f in sides.items():
-            print(f"{transport:14}{name:30}{f['median_us']:10.1f}{f['p99_us']:10.1f}", end="")
-            print(f"{ours['median_us'] / peers['median_us']:10.2f}{ours['p99_us'] / peers['p99_us']:10.2f}"
-                  if f is ours else "")
+        ours, peers = sides.values()
+        for title, f in sides.items():
+            ratios = [ours[key] / peers[key] for key in ("median_us", "p99_us")] if f is ours else []
+            print(f"{transport:14}{title:30}{f['median_us']:10.1f}{f['p99_us']:10.1f}"
+                  + "".join(f"{r:10.2f}" for r in ratios))
     return result
 
 
 def bench_connections(build):
     with contextlib.ExitStack() as stack:
         umbrad = Umbrad(stack, build)
-        umbrad.run(NAME, "ticker")
+        umbrad.run(NAME)
         show = dict(name=NAME, brief=True)
         one = wire.rpc(umbrad.sock, "machine.show", **show)
         result = {"1 open": in_turn([one])[0]}
@@ -224,16 +226,16 @@ def bench_connections(build):
 def bench_memory(build):
     result = {}
     with contextlib.ExitStack() as stack:
-        umbrad, count = Umbrad(stack, build), 0
-        for defined in DEFINED:
-            for count in range(count, defined):
-                umbrad.define(f"m{count}", "ticker")
-            count = defined
-            result[f"{defined:,} defined"] = umbrad.rss()
+        umbrad, defined = Umbrad(stack, build), 0
+        for goal in DEFINED:
+            while defined < goal:
+                umbrad.define(f"m{defined}")
+                defined += 1
+            result[f"{goal:,} defined"] = umbrad.rss()
     with contextlib.ExitStack() as stack:
         umbrad = Umbrad(stack, build)
         for i in range(RUNNING):
-            umbrad.run(f"m{i}", "ticker")
+            umbrad.run(f"m{i}")
         running = [m for m in umbrad.call("machine.list")["machines"] if m["state"] == "running"]
         if len(running) != RUNNING:
             raise SystemExit(f"only {len(running)} of {RUNNING} machines run")
@@ -264,18 +266,16 @@ def first_byte(command, env=None):
 def bench_start(build):
     with contextlib.ExitStack() as stack:
         umbrad = Umbrad(stack, build)
-        ticker = f"{umbrad.payloads}/ticker.elf"
-        qemu = ["qemu-system-x86_64", "-accel", "tcg", "-m", "2", "-nodefaults", "-display", "none", "-serial", "stdio",
-                "-kernel", ticker, "-M"]
-        sides = {"vmctl run": ([f"{build}/cli/vmctl", "run", "--kernel", ticker, "--memory", "2M", "--engine", "soft"],
-                               umbrad.env),
-                 "qemu-system-x86_64 -accel tcg -M pc": ([*qemu, "pc"], None)}
+        ours = [f"{build}/cli/vmctl", "run", "--kernel", umbrad.ticker, "--memory", "2M", "--engine", "soft"]
+        qemu = ["qemu-system-x86_64", "-accel", "tcg", "-M", "microvm", "-m", "2", "-kernel", umbrad.ticker,
+                "-nodefaults", "-display", "none", "-serial", "stdio"]
+        sides = {"vmctl run": (ours, umbrad.env), "qemu-system-x86_64 -accel tcg -M microvm": (qemu, None)}
         runs = {name: [] for name in sides}
         for _ in range(STARTS):
             for name, (command, env) in sides.items():
                 runs[name].append(first_byte(command, env))
     base = statistics.median(runs["vmctl run"])
-    print(f"\nstart to the guest's first serial byte, ticker.elf, 2 MiB, umbrad runs, median of {STARTS}, milliseconds\n")
+    print(f"\nstart to the guest's first serial byte, ticker.elf, 2 MiB, umbrad runs, {STARTS} starts, milliseconds\n")
     print(f"{'':44}{'median':>10}{'least':>10}{'most':>10}{'ours/its':>10}")
     for name, ms in runs.items():
         m = statistics.median(ms)
@@ -284,8 +284,7 @@ def bench_start(build):
 
 
 def bench(build):
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard == resource.RLIM_INFINITY or hard > soft:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return {"latency": bench_latency(build), "connections": bench_connections(build),
             "memory_kib": bench_memory(build), "first_byte": bench_start(build)}

@@ -111,6 +111,7 @@ def rest(path, url):
 
 DBUS_RETURN, DBUS_SIGNAL = 2, 4
 
+
 def dbus_string(data, text):
     """@data with @text after it, aligned."""
     return data + b"\0" * (-len(data) % 4) + struct.pack("<I", len(text)) + text.encode() + b"\0"
