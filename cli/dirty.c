@@ -140,21 +140,17 @@ static void let_pass(double seconds)
 
 /* ---- start, list, clear ---- */
 
+static void show_started(struct json_object *result)
+{
+	printf("logging %" PRId64 " pages for \"%s\", noticed by %s\n", int_of(result, "pages", 0),
+	       string_of(result, "client", "?"),
+	       strcmp(string_of(result, "notice", ""), "pml") ? "write protection"
+							      : "the processor's log (PML)");
+}
+
 int verb_dirty_start(struct args *args)
 {
-	struct api_reply reply;
-	int status = call_method(args, &reply);
-
-	if (!status && args->json)
-		print_json(reply.result);
-	else if (!status)
-		printf("logging %" PRId64 " pages for \"%s\", noticed by %s\n",
-		       int_of(reply.result, "pages", 0), string_of(reply.result, "client", "?"),
-		       strcmp(string_of(reply.result, "notice", ""), "pml")
-			       ? "write protection"
-			       : "the processor's log (PML)");
-	api_reply_finish(&reply);
-	return status;
+	return call_and_show(args, show_started);
 }
 
 static void print_client(struct json_object *c)
@@ -169,36 +165,29 @@ static void print_client(struct json_object *c)
 	       int_of(c, "dirty", 0), int_of(c, "ring", 0), note);
 }
 
+static void show_clients(struct json_object *result)
+{
+	struct json_object *all = object_of(result, "clients");
+
+	printf("writes are noticed by %s\n", string_of(result, "notice", "?"));
+	printf("%-31s  %12s  %6s\n", "CLIENT", "DIRTY PAGES", "RING");
+	for (size_t i = 0; all && i < json_object_array_length(all); i++)
+		print_client(json_object_array_get_idx(all, i));
+}
+
 int verb_dirty_list(struct args *args)
 {
-	struct json_object *all;
-	struct api_reply reply;
-	int status = call_method(args, &reply);
+	return call_and_show(args, show_clients);
+}
 
-	all = object_of(reply.result, "clients");
-	if (!status && args->json) {
-		print_json(reply.result);
-	} else if (!status) {
-		printf("writes are noticed by %s\n", string_of(reply.result, "notice", "?"));
-		printf("%-31s  %12s  %6s\n", "CLIENT", "DIRTY PAGES", "RING");
-		for (size_t i = 0; all && i < json_object_array_length(all); i++)
-			print_client(json_object_array_get_idx(all, i));
-	}
-	api_reply_finish(&reply);
-	return status;
+static void show_cleared(struct json_object *result)
+{
+	printf("%" PRId64 " pages cleared\n", int_of(result, "cleared", 0));
 }
 
 int verb_dirty_clear(struct args *args)
 {
-	struct api_reply reply;
-	int status = call_method(args, &reply);
-
-	if (!status && args->json)
-		print_json(reply.result);
-	else if (!status)
-		printf("%" PRId64 " pages cleared\n", int_of(reply.result, "cleared", 0));
-	api_reply_finish(&reply);
-	return status;
+	return call_and_show(args, show_cleared);
 }
 
 /* ---- get ---- */

@@ -34,22 +34,7 @@ static void add_job(struct table *t, struct json_object *job)
 
 int verb_jobs(struct args *args)
 {
-	struct api_reply reply;
-	int status = call_method(args, &reply);
-	struct json_object *all = object_of(reply.result, "jobs");
-	struct table t;
-
-	if (!status && args->json) {
-		print_json(all);
-	} else if (!status) {
-		table_init(&t, columns, ARRAY_SIZE(columns));
-		for (size_t i = 0; all && i < json_object_array_length(all); i++)
-			add_job(&t, json_object_array_get_idx(all, i));
-		table_print(&t, stdout, 0);
-		table_finish(&t);
-	}
-	api_reply_finish(&reply);
-	return status;
+	return call_and_list(args, "jobs", columns, ARRAY_SIZE(columns), add_job);
 }
 
 /* The exit status is that of the call which the job is. */

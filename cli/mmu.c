@@ -10,20 +10,6 @@
 #include "api/base64.h"
 #include "cli/vmctl.h"
 
-/* Call, then show with @show unless --json is asked for. The exit status. */
-static int call_and_show(struct args *args, void (*show)(struct json_object *result))
-{
-	struct api_reply reply;
-	int status = call_method(args, &reply);
-
-	if (!status && args->json)
-		print_json(reply.result);
-	else if (!status)
-		show(reply.result);
-	api_reply_finish(&reply);
-	return status;
-}
-
 static size_t length_of(struct json_object *array)
 {
 	return json_object_is_type(array, json_type_array) ? json_object_array_length(array) : 0;

@@ -5,6 +5,7 @@
 
 #include <json-c/json.h>
 
+#include "cli/term.h"
 #include "cli/vmctl.h"
 
 int status_of(enum api_kind kind)
@@ -157,4 +158,38 @@ int tell_end(const struct args *args, struct json_object *machine)
 int call_method(struct args *args, struct api_reply *reply)
 {
 	return call_with_progress(args, reply) ? fail(args, &reply->err) : 0;
+}
+
+int call_and_show(struct args *args, void (*show)(struct json_object *result))
+{
+	struct api_reply reply;
+	int status = call_method(args, &reply);
+
+	if (!status && args->json)
+		print_json(reply.result);
+	else if (!status)
+		show(reply.result);
+	api_reply_finish(&reply);
+	return status;
+}
+
+int call_and_list(struct args *args, const char *member, const struct column *columns, size_t n,
+		  void (*add_row)(struct table *t, struct json_object *item))
+{
+	struct api_reply reply;
+	int status = call_method(args, &reply);
+	struct json_object *all = object_of(reply.result, member);
+	struct table t;
+
+	if (!status && args->json) {
+		print_json(all);
+	} else if (!status) {
+		table_init(&t, columns, n);
+		for (size_t i = 0; all && i < json_object_array_length(all); i++)
+			add_row(&t, json_object_array_get_idx(all, i));
+		table_print(&t, stdout, 0);
+		table_finish(&t);
+	}
+	api_reply_finish(&reply);
+	return status;
 }

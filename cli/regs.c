@@ -86,22 +86,18 @@ static void print_vcpu(struct json_object *regs)
 	}
 }
 
+static void show_vcpus(struct json_object *result)
+{
+	struct json_object *all = object_of(result, "vcpus");
+
+	for (size_t k = 0; k < json_object_array_length(all); k++) {
+		if (k)
+			putchar('\n');
+		print_vcpu(json_object_array_get_idx(all, k));
+	}
+}
+
 int verb_regs(struct args *args)
 {
-	struct json_object *all;
-	struct api_reply reply;
-	int status = call_method(args, &reply);
-
-	if (!status && args->json) {
-		print_json(reply.result);
-	} else if (!status) {
-		all = object_of(reply.result, "vcpus");
-		for (size_t k = 0; k < json_object_array_length(all); k++) {
-			if (k)
-				putchar('\n');
-			print_vcpu(json_object_array_get_idx(all, k));
-		}
-	}
-	api_reply_finish(&reply);
-	return status;
+	return call_and_show(args, show_vcpus);
 }

@@ -75,13 +75,5 @@ int verb_show(struct args *args)
 
 int verb_stats(struct args *args)
 {
-	struct api_reply reply;
-	int status = call_method(args, &reply);
-
-	if (!status && args->json)
-		print_json(reply.result);
-	else if (!status)
-		print_facts(reply.result);
-	api_reply_finish(&reply);
-	return status;
+	return call_and_show(args, print_facts);
 }

@@ -12,7 +12,9 @@
 #define STATUS_FAILED 1
 
 struct json_object;
+struct column;
 struct event_base;
+struct table;
 struct verb;
 
 #define ARGS_WORDS_MAX 64 /* __complete gets a whole command line */
@@ -156,6 +158,11 @@ void print_facts(struct json_object *obj);
 int tell_end(const struct args *args, struct json_object *machine);
 /* Connect, call the verb's method with its parameters. 0 or the exit status; the error is told. */
 int call_method(struct args *args, struct api_reply *reply);
+/* The same, then show the result with @show unless --json is asked for. The exit status. */
+int call_and_show(struct args *args, void (*show)(struct json_object *result));
+/* The same with the array @member of the result, as a table of its items; --json: the array. */
+int call_and_list(struct args *args, const char *member, const struct column *columns, size_t n,
+		  void (*add_row)(struct table *t, struct json_object *item));
 
 /* name.c: make the machine's name whole where it is the beginning of one only; or the exit status,
  * told. */

@@ -169,6 +169,20 @@ def alive(pid):
         return False
 
 
+def machine_processes(host):
+    """The umbra-vm processes that were started from this test's folder."""
+    found = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline") as c, open(f"/proc/{pid}/environ") as e:
+                ours = c.read().startswith("umbra-vm") and host.runtime in e.read()
+        except OSError:
+            continue
+        if ours and alive(int(pid)):
+            found.add(int(pid))
+    return found
+
+
 def wait_until(condition, seconds=10):
     end = time.monotonic() + seconds * PATIENCE
     while not condition():

@@ -13,25 +13,12 @@ import subprocess
 import time
 
 import pytest
-from conftest import FAKE_VM, PATIENCE, UMBRA_VM, UMBRAD, Client, Host, alive, complaints, payload, wait_until
+from conftest import (FAKE_VM, PATIENCE, UMBRA_VM, UMBRAD, Client, Host, alive, complaints, machine_processes, payload,
+                      wait_until)
 
 LONG = os.environ.get("UMBRA_TEST_LONG") == "1"
 SHORT_POINTS = 32
 BYSTANDERS = 8
-
-
-def machine_pids(host):
-    """The umbra-vm processes that were started from this test's folder."""
-    found = set()
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{pid}/cmdline") as c, open(f"/proc/{pid}/environ") as e:
-                ours = c.read().startswith("umbra-vm") and host.runtime in e.read()
-        except OSError:
-            continue
-        if ours and alive(int(pid)):
-            found.add(int(pid))
-    return found
 
 
 class Umbrad:
@@ -150,7 +137,7 @@ class Matrix:
         v = machines.get("victim")
         if v and (v["state"] in ("starting", "stopping") or "restart_at" in v or self.asked()):
             return None
-        if {m["pid"] for m in machines.values() if "pid" in m} != machine_pids(self.host):
+        if {m["pid"] for m in machines.values() if "pid" in m} != machine_processes(self.host):
             return None
         return machines
 
@@ -236,7 +223,7 @@ class Matrix:
             client.ok("machine.delete", name=name, force=True)
         client.close()
         self.umbrad.end(signal.SIGTERM)
-        assert machine_pids(self.host) == set()
+        assert machine_processes(self.host) == set()
 
 
 class Scenario:
@@ -293,7 +280,7 @@ def not_autostarted(matrix):
 
 
 def end_victim(matrix):
-    for pid in machine_pids(matrix.host) - set(matrix.pids.values()):
+    for pid in machine_processes(matrix.host) - set(matrix.pids.values()):
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda p=pid: not alive(p))
 

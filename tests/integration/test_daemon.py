@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from conftest import UMBRAD, Client, alive, wait_until
+from conftest import UMBRAD, Client, alive, machine_processes, wait_until
 
 
 def open_fds(pid):
@@ -110,20 +110,6 @@ def test_umbrad_killed_again_and_again(host):
     assert machine_processes(host) == known
     for folder in (os.path.join(host.runtime, "vm"), os.path.join(host.state, "machines")):
         assert not [f for f in os.listdir(folder) if f.endswith(".tmp")]
-
-
-def machine_processes(host):
-    """The umbra-vm processes that were started from this test's folder."""
-    found = set()
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{pid}/cmdline") as c, open(f"/proc/{pid}/environ") as e:
-                ours = c.read().startswith("umbra-vm") and host.runtime in e.read()
-        except OSError:
-            continue
-        if ours and alive(int(pid)):
-            found.add(int(pid))
-    return found
 
 
 def test_end_while_umbrad_was_away(host):
