@@ -40,12 +40,18 @@ struct api_call {
 	void *gone_data;
 };
 
-static double now(void)
+double api_dispatch_clock(void)
 {
 	struct timespec ts;
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+bool api_caller_lost(const struct api_caller *now, const struct api_caller *was)
+{
+	return now->level < was->level || now->sees_all < was->sees_all ||
+	       strcmp(now->name, was->name);
 }
 
 bool api_caller_sees(const struct api_caller *caller, const char *owner)
@@ -124,11 +130,25 @@ static void audit(const struct api_call *call, const struct api_error *err)
 		.method = call->method,
 		.machine = call->machine,
 		.err = err,
-		.seconds = now() - call->began,
+		.seconds = api_dispatch_clock() - call->began,
 	};
 
 	if (call->d->audit)
 		call->d->audit(call->d->data, &a);
+}
+
+void api_dispatch_count(struct api_dispatcher *d, const struct api_method *method,
+			const struct api_caller *caller, const char *machine, double began)
+{
+	const struct api_audit a = {
+		.caller = caller,
+		.method = method,
+		.machine = machine,
+		.seconds = api_dispatch_clock() - began,
+	};
+
+	if (d->audit)
+		d->audit(d->data, &a);
 }
 
 static void call_free(struct api_call *call)
@@ -246,7 +266,7 @@ static struct api_call *call_create(struct api_dispatcher *d, struct json_object
 	call->caller = *caller;
 	call->params = params ? json_object_get(params) : json_object_new_object();
 	call->fd = fd;
-	call->began = now();
+	call->began = api_dispatch_clock();
 	list_add_tail(&d->calls, &call->link);
 	d->n_calls++;
 	return call;

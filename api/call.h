@@ -26,11 +26,14 @@ struct api_caller {
 	bool passes_fds; /* its transport carries descriptors, both ways */
 	bool sees_all;	 /* machines of all owners; else only its own exist for it */
 	uid_t uid;	 /* (uid_t)-1: none */
+	uint64_t token;	 /* api_token.id of what let it in; 0: its socket or certificate did */
 	/* For the journal and for owners: "unix:1000", "tls:CN", "token:NAME". */
 	char name[API_CALLER_NAME];
 	struct api_session *session; /* API_T_RPC: the connection; else NULL */
 };
 
+/* Whether it may do less, or is somebody else, than it was: what it began then must not go on. */
+bool api_caller_lost(const struct api_caller *now, const struct api_caller *was);
 /* Whether what @owner has (a machine, a job, their events) exists for @caller. */
 bool api_caller_sees(const struct api_caller *caller, const char *owner);
 
@@ -142,6 +145,13 @@ struct api_call *api_dispatch(struct api_dispatcher *d, const char *method,
 /* The same for what api_dispatch() and transports must say about a name; @out NULL on error. */
 int api_dispatch_find(const struct api_dispatcher *d, const char *method,
 		      const struct api_method **out, struct api_error *err);
+/*
+ * A question that a transport has answered by itself, as @method would have been: it is counted as
+ * if it had been dispatched. @began: api_dispatch_clock() at its start.
+ */
+void api_dispatch_count(struct api_dispatcher *d, const struct api_method *method,
+			const struct api_caller *caller, const char *machine, double began);
+double api_dispatch_clock(void);
 /* The transport's client went away: no reply will be taken, the handle is invalid. A job stays. */
 void api_call_gone(struct api_call *call);
 

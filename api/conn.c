@@ -3,6 +3,7 @@
 #include "api/conn.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +22,9 @@
 #include "base/fd.h"
 #include "base/list.h"
 
-#define READ_SIZE 65536 /* a turn of the loop: nobody starves the others */
+/* A turn of the loop: nobody starves the others, who wait for no more than a few short messages. */
+#define READ_SIZE  65536
+#define SERVE_TURN 8
 
 /* One message on its way out. */
 struct outgoing {
@@ -36,13 +39,16 @@ struct api_conn {
 	struct bufferevent *bev; /* TLS; NULL: a plain socket */
 	const struct api_conn_ops *ops;
 	void *data;
-	/* With @bev, both are only ever made active by ourselves. */
+	/* With @bev, the first is not used, and the other only ever made active by ourselves. */
 	struct event *readable, *writable;
 	struct event *late;	 /* the message that has begun takes too long */
 	size_t max;		 /* bytes of a message */
 	struct timeval max_time; /* of a message; zero: any */
 	struct json_tokener *tok;
-	size_t in_len; /* bytes of the unfinished message */
+	size_t in_len;	    /* bytes of the unfinished message */
+	struct buf rest;    /* has been read, and waits from @rest_at on for its turn */
+	struct event *more; /* the next turn has come */
+	size_t rest_at;
 	int fds[API_FDS_MAX];
 	size_t n_fds;
 	struct list queue; /* of struct outgoing */
@@ -87,6 +93,9 @@ static void conn_free(struct api_conn *conn)
 		event_free(conn->writable);
 	if (conn->late)
 		event_free(conn->late);
+	if (conn->more)
+		event_free(conn->more);
+	buf_finish(&conn->rest);
 	if (conn->tok)
 		json_tokener_free(conn->tok);
 	if (conn->bev)
@@ -111,6 +120,7 @@ static void conn_stop_events(struct api_conn *conn)
 	event_del(conn->readable);
 	event_del(conn->writable);
 	event_del(conn->late);
+	event_del(conn->more);
 	if (conn->bev)
 		bufferevent_disable(conn->bev, EV_READ | EV_WRITE);
 }
@@ -142,6 +152,7 @@ static void conn_stop_reading(struct api_conn *conn)
 {
 	event_del(conn->readable);
 	event_del(conn->late);
+	event_del(conn->more);
 	if (conn->bev)
 		bufferevent_disable(conn->bev, EV_READ);
 }
@@ -197,26 +208,80 @@ static size_t conn_parse(struct api_conn *conn, const char *data, size_t len)
 	return 0;
 }
 
-static void conn_feed(struct api_conn *conn, const char *data, size_t len)
+static bool conn_reads(const struct api_conn *conn)
 {
-	while (len && !conn->dead && !conn->finishing && !conn->broken) {
+	return !conn->dead && !conn->finishing && !conn->broken;
+}
+
+/* Serve at most @turn messages; returns the bytes that were used. */
+static size_t conn_feed(struct api_conn *conn, const char *data, size_t len, unsigned turn)
+{
+	size_t at = 0;
+
+	while (at < len && turn && conn_reads(conn)) {
 		size_t used;
 
-		if (!conn->in_len && is_space(*data)) {
-			data++;
-			len--;
+		if (!conn->in_len && is_space(data[at])) {
+			at++;
 			continue;
 		}
-		if (!conn->in_len && *data != '{' && *data != '[') {
+		if (!conn->in_len && data[at] != '{' && data[at] != '[') {
 			conn_bad_json(conn, "an object or array must begin it");
-			return;
+			break;
 		}
-		used = conn_parse(conn, data, len);
+		used = conn_parse(conn, data + at, len - at);
 		if (!used)
-			return;
-		data += used;
-		len -= used;
+			break;
+		at += used;
+		turn -= !conn->in_len;
 	}
+	return at;
+}
+
+/* What waits is served in the next turn of the loop; till then nothing is read behind it. */
+static void conn_pace(struct api_conn *conn)
+{
+	static const struct timeval at_once = {0};
+	bool waits = conn->rest.len;
+
+	/* What is left in a bufferevent is not told again by itself. */
+	if (conn->bev)
+		waits |= evbuffer_get_length(bufferevent_get_input(conn->bev)) > 0;
+	else if (waits)
+		event_del(conn->readable);
+	else
+		event_add(conn->readable, NULL);
+	if (waits)
+		evtimer_add(conn->more, &at_once);
+}
+
+/* A turn with what has just been read. */
+static void conn_take(struct api_conn *conn, const char *data, size_t len)
+{
+	size_t used = conn_feed(conn, data, len, SERVE_TURN);
+
+	if (!conn_reads(conn))
+		return;
+	if (used == len && !conn->bev)
+		return;
+	if (used < len && buf_append(&conn->rest, data + used, len - used))
+		conn_break(conn);
+	else
+		conn_pace(conn);
+}
+
+/* A turn with what waits. */
+static void conn_take_rest(struct api_conn *conn, unsigned turn)
+{
+	conn->rest_at += conn_feed(conn, conn->rest.data + conn->rest_at,
+				   conn->rest.len - conn->rest_at, turn);
+	if (!conn_reads(conn))
+		return;
+	if (conn->rest_at == conn->rest.len) {
+		buf_finish(&conn->rest);
+		conn->rest_at = 0;
+	}
+	conn_pace(conn);
 }
 
 /*
@@ -273,20 +338,20 @@ static bool conn_read(struct api_conn *conn)
 	char data[READ_SIZE];
 	ssize_t n;
 
+	if (conn->rest.len) {
+		conn_take_rest(conn, SERVE_TURN);
+		return true;
+	}
 	if (conn->bev) {
 		n = (ssize_t)bufferevent_read(conn->bev, data, sizeof(data));
-		conn_feed(conn, data, (size_t)n);
-		/* What is left is not told again by itself. */
-		if (!conn->dead && !conn->finishing && !conn->broken &&
-		    evbuffer_get_length(bufferevent_get_input(conn->bev)))
-			event_active(conn->readable, EV_READ, 0);
+		conn_take(conn, data, (size_t)n);
 		return n > 0;
 	}
 	n = conn_receive(conn, data, sizeof(data));
 	if (n == -EAGAIN || n == -EINTR)
 		return false;
 	if (n > 0)
-		conn_feed(conn, data, (size_t)n);
+		conn_take(conn, data, (size_t)n);
 	else if (n == 0 && !list_empty(&conn->queue))
 		api_conn_finish(conn); /* half closed: it may still read */
 	else
@@ -306,7 +371,7 @@ static void on_readable(evutil_socket_t sock, short what, void *arg)
 void api_conn_drain(struct api_conn *conn)
 {
 	conn_enter(conn);
-	while (!conn->dead && !conn->broken && !conn->finishing && conn_read(conn))
+	while (conn_reads(conn) && conn_read(conn))
 		;
 	conn_leave(conn);
 }
@@ -370,6 +435,8 @@ static void on_bev_event(struct bufferevent *bev, short what, void *arg)
 		if (conn->ops->connected)
 			conn->ops->connected(conn->data);
 	} else if (!conn->finishing || !(what & BEV_EVENT_READING)) {
+		if (conn->rest.len)
+			conn_take_rest(conn, UINT_MAX); /* it has said this before it left */
 		conn_over(conn);
 	}
 	conn_leave(conn);
@@ -391,7 +458,8 @@ static struct api_conn *conn_alloc(struct event_base *base, int fd, const struct
 	conn->readable = event_new(base, fd, EV_READ | EV_PERSIST, on_readable, conn);
 	conn->writable = event_new(base, fd, EV_WRITE, on_writable, conn);
 	conn->late = evtimer_new(base, on_late, conn);
-	if (!conn->tok || !conn->readable || !conn->writable || !conn->late) {
+	conn->more = evtimer_new(base, on_readable, conn);
+	if (!conn->more || !conn->tok || !conn->readable || !conn->writable || !conn->late) {
 		conn_free(conn);
 		return NULL;
 	}

@@ -19,7 +19,7 @@
 	}
 
 static const char *const start_notices[] = {"keep", "auto", "protect", "pml", NULL};
-static const char *const notices[] = {"protect", "pml", NULL};
+static const char *const notices[] = {"protect", "pml", "kernel", NULL};
 static const char *const formats[] = {"ranges", "bitmap", NULL};
 
 static const struct api_field start_params[] = {
@@ -59,7 +59,7 @@ static const struct api_field start_result[] = {
 	 .type = API_ENUM,
 	 .choices = notices,
 	 .required = true,
-	 .help = "how writes are noticed"},
+	 .help = "how writes are noticed; kernel: with engine kvm"},
 	RESULT_COUNT("pages", "how many are watched"),
 };
 
@@ -163,8 +163,7 @@ static const struct api_field rate_result[] = {
 	 .type = API_ANY,
 	 .required = true,
 	 .help = "an array: pages that each vCPU was the first to write to; the rest is devices', "
-		 "or "
-		 "was noticed for several"},
+		 "or was noticed for several, as all is by the bitmap of engine kvm"},
 };
 
 static const struct api_field heat_params[] = {

@@ -12,8 +12,11 @@
 #include <json-c/json.h>
 
 #include "api/call.h"
+#include "api/event_log.h"
 #include "api/schema.h"
 #include "api/server.h"
+#include "base/buf.h"
+#include "base/cleanup.h"
 #include "base/list.h"
 
 const struct api_event_type api_event_types[] = {
@@ -23,10 +26,8 @@ const struct api_event_type api_event_types[] = {
 	 false},
 	{"restart", "a machine is to be started again by its policy: at, delay, restarts", false},
 	{"hung", "a machine's umbra-vm does not answer in time, or does again: hung", false},
-	{"job", "a job has begun or ended: job, method, state", false},
+	{"job", "a job has begun or ended: job, method, state (lost: with its umbrad)", false},
 	{"progress", "a job has come further: job, method, fraction, what", true},
-	{"restart", "a machine will be started again: in (seconds), restarts (so far)", false},
-	{"hung", "a machine's process answers no more, or does again: hung", false},
 	{NULL, NULL, false},
 };
 _Static_assert(ARRAY_SIZE(api_event_types) <= 33, "a listener's types are bits of a word");
@@ -44,8 +45,10 @@ struct api_listener {
 	struct api_caller caller;
 };
 
+/* As text, which is a tenth of what json-c's objects take; for the few that are told again. */
 struct kept {
-	struct api_event ev; /* its strings are those below */
+	uint64_t seq;
+	char *text;
 	unsigned type;
 	char machine[64], owner[API_CALLER_NAME];
 };
@@ -73,6 +76,7 @@ struct api_events {
 	struct event_base *base;
 	struct kept ring[API_EVENTS_KEPT]; /* event n in place n % API_EVENTS_KEPT */
 	uint64_t first, next;		   /* the oldest that is kept; the next to come */
+	struct event_log *log;		   /* NULL: none */
 	struct list listeners, pauses, subscriptions;
 	unsigned depth; /* tellings that we are inside of */
 };
@@ -85,7 +89,8 @@ int api_events_create(struct api_events **out, struct event_base *base)
 	if (!e)
 		return -ENOMEM;
 	e->base = base;
-	/* Microseconds: nobody tells an event in one, so that a later umbrad begins above us. */
+	/* Microseconds: nobody tells an event in one, so that one without a file begins above us.
+	 */
 	clock_gettime(CLOCK_REALTIME, &ts);
 	e->first = e->next = (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
 	list_init(&e->listeners);
@@ -93,6 +98,131 @@ int api_events_create(struct api_events **out, struct event_base *base)
 	list_init(&e->subscriptions);
 	*out = e;
 	return 0;
+}
+
+/* ---- what an earlier one told ---- */
+
+static int type_of(const char *name)
+{
+	int t = 0;
+
+	while (api_event_types[t].name && strcmp(api_event_types[t].name, name))
+		t++;
+	return api_event_types[t].name ? t : -1;
+}
+
+/* A string member that fits; "" when there is none. NULL: it is none. */
+static const char *text_in(struct json_object *obj, const char *name, size_t max)
+{
+	struct json_object *v;
+
+	if (!json_object_object_get_ex(obj, name, &v))
+		return "";
+	if (!json_object_is_type(v, json_type_string) ||
+	    (size_t)json_object_get_string_len(v) >= max)
+		return NULL;
+	return json_object_get_string(v);
+}
+
+static void forget_all(struct api_events *events)
+{
+	for (size_t i = 0; i < API_EVENTS_KEPT; i++) {
+		free(events->ring[i].text);
+		events->ring[i].text = NULL;
+	}
+}
+
+/* Keep @obj as the next event. Without memory its place is empty. */
+static const struct kept *keep(struct api_events *events, unsigned type, const char *machine,
+			       const char *owner, struct json_object *obj)
+{
+	struct kept *k = &events->ring[events->next % API_EVENTS_KEPT];
+	const char *text = json_object_to_json_string_ext(obj, JSON_C_TO_STRING_PLAIN);
+
+	free(k->text);
+	k->text = text ? strdup(text) : NULL;
+	k->seq = events->next;
+	k->type = type;
+	snprintf(k->machine, sizeof(k->machine), "%s", machine);
+	snprintf(k->owner, sizeof(k->owner), "%s", owner);
+	if (++events->next - events->first > API_EVENTS_KEPT)
+		events->first++;
+	return k;
+}
+
+/* @obj: of it, where that is there still. */
+static struct api_event event_of(const struct kept *k, struct json_object *obj)
+{
+	return (struct api_event){
+		.seq = k->seq,
+		.type = api_event_types[k->type].name,
+		.machine = k->machine,
+		.owner = k->owner,
+		.obj = obj,
+	};
+}
+
+/* Behind a gap everything begins anew: what is kept has none. */
+static bool on_line(void *data, const char *owner, struct json_object *obj)
+{
+	struct api_events *events = data;
+	const char *type = text_in(obj, "type", 64), *machine = text_in(obj, "machine", 64);
+	int t = type ? type_of(type) : -1;
+	struct json_object *v;
+	int64_t seq;
+
+	if (t < 0 || !machine || strlen(owner) >= API_CALLER_NAME ||
+	    !json_object_object_get_ex(obj, "seq", &v) || !json_object_is_type(v, json_type_int))
+		return false;
+	seq = json_object_get_int64(v);
+	if (seq <= 0 || seq > INT64_MAX / 2)
+		return false;
+	if ((uint64_t)seq != events->next || events->first == events->next) {
+		forget_all(events);
+		events->first = events->next = (uint64_t)seq;
+	}
+	keep(events, (unsigned)t, machine, owner, obj);
+	return true;
+}
+
+/* The file has what is kept; without one nobody who comes after us can tell what we told. */
+static void rewrite_log(struct api_events *events)
+{
+	_cleanup_(buf_finish) struct buf text = {0};
+
+	for (uint64_t n = events->first; n < events->next; n++) {
+		const struct kept *k = &events->ring[n % API_EVENTS_KEPT];
+
+		if (k->text)
+			event_log_line(&text, k->owner, k->text);
+	}
+	if (!event_log_replace(events->log, &text, events->next - events->first))
+		return;
+	event_log_close(events->log);
+	events->log = NULL;
+}
+
+int api_events_keep(struct api_events *events, int dirfd, const char *name)
+{
+	int ret = event_log_open(&events->log, dirfd, name, API_EVENTS_KEPT, on_line, events);
+
+	if (!ret && event_log_stale(events->log))
+		rewrite_log(events);
+	return ret;
+}
+
+void api_events_each(const struct api_events *events,
+		     void (*fn)(void *data, const struct api_event *ev), void *data)
+{
+	for (uint64_t n = events->first; n < events->next; n++) {
+		const struct kept *k = &events->ring[n % API_EVENTS_KEPT];
+		struct json_object *obj = k->text ? json_tokener_parse(k->text) : NULL;
+		const struct api_event ev = event_of(k, obj);
+
+		if (obj)
+			fn(data, &ev);
+		json_object_put(obj);
+	}
 }
 
 static void listener_free(struct api_listener *l)
@@ -138,19 +268,36 @@ void api_events_destroy(struct api_events *events)
 		subscription_destroy(list_first(&events->subscriptions, struct subscription, link));
 	while (!list_empty(&events->listeners))
 		listener_free(list_first(&events->listeners, struct api_listener, link));
-	for (size_t i = 0; i < API_EVENTS_KEPT; i++)
-		json_object_put(events->ring[i].ev.obj);
+	forget_all(events);
+	event_log_close(events->log);
 	free(events);
 }
 
 /* ---- telling ---- */
 
-static void tell(struct api_listener *l, const struct kept *k)
+static bool wants(const struct api_listener *l, const struct kept *k)
 {
-	if (!l->dead && l->types >> k->type & 1 &&
-	    (!l->machine || !strcmp(l->machine, k->machine)) &&
-	    (l->all || api_caller_sees(&l->caller, k->owner)))
-		l->fn(l->data, &k->ev);
+	return !l->dead && l->types >> k->type & 1 &&
+	       (!l->machine || !strcmp(l->machine, k->machine)) &&
+	       (l->all || api_caller_sees(&l->caller, k->owner));
+}
+
+static void tell(struct api_listener *l, const struct kept *k, struct json_object *obj)
+{
+	const struct api_event ev = event_of(k, obj);
+
+	if (wants(l, k))
+		l->fn(l->data, &ev);
+}
+
+/* One that was told before. */
+static void tell_again(struct api_listener *l, const struct kept *k)
+{
+	struct json_object *obj = wants(l, k) && k->text ? json_tokener_parse(k->text) : NULL;
+
+	if (obj)
+		tell(l, k, obj);
+	json_object_put(obj);
 }
 
 static void leave(struct api_events *events)
@@ -189,26 +336,21 @@ static struct json_object *make_object(uint64_t seq, const char *type, const cha
 static void tell_all(struct api_events *events, unsigned type, const char *machine,
 		     const char *owner, struct json_object *more)
 {
-	struct kept *k = &events->ring[events->next % API_EVENTS_KEPT];
+	struct json_object *obj =
+		make_object(events->next, api_event_types[type].name, machine, more);
+	const struct kept *k = keep(events, type, machine, owner, obj);
 	struct api_listener *l, *tmp;
 
-	json_object_put(k->ev.obj);
-	k->type = type;
-	snprintf(k->machine, sizeof(k->machine), "%s", machine);
-	snprintf(k->owner, sizeof(k->owner), "%s", owner);
-	k->ev = (struct api_event){
-		.seq = events->next,
-		.type = api_event_types[type].name,
-		.machine = k->machine,
-		.owner = k->owner,
-	};
-	k->ev.obj = make_object(k->ev.seq, k->ev.type, machine, more);
-	if (++events->next - events->first > API_EVENTS_KEPT)
-		events->first++;
+	if (events->log && k->text) {
+		event_log_append(events->log, k->owner, k->text);
+		if (event_log_stale(events->log))
+			rewrite_log(events);
+	}
 	events->depth++;
 	list_for_each_entry_safe (l, tmp, &events->listeners, link)
-		tell(l, k);
+		tell(l, k, obj);
 	leave(events);
+	json_object_put(obj);
 }
 
 /* ---- kinds that can flood ---- */
@@ -291,30 +433,28 @@ void api_events_emit(struct api_events *events, const char *type, const char *ma
 {
 	struct json_object *v = NULL;
 	struct pause *p;
-	unsigned t = 0;
+	int t = type_of(type);
 	int64_t job;
 
 	machine = machine ? machine : "";
 	owner = owner ? owner : "";
-	while (api_event_types[t].name && strcmp(api_event_types[t].name, type))
-		t++;
-	if (!api_event_types[t].name) {
+	if (t < 0) {
 		json_object_put(more);
 		assert(!"an event of no kind in the table");
 		return;
 	}
 	if (!api_event_types[t].floods) {
 		flush(events, machine);
-		tell_all(events, t, machine, owner, more);
+		tell_all(events, (unsigned)t, machine, owner, more);
 		return;
 	}
 	if (more)
 		json_object_object_get_ex(more, "job", &v);
 	job = json_object_get_int64(v);
-	p = pause_find(events, t, machine, job);
+	p = pause_find(events, (unsigned)t, machine, job);
 	if (!p) {
-		pause_begin(events, t, machine, owner, job);
-		tell_all(events, t, machine, owner, more);
+		pause_begin(events, (unsigned)t, machine, owner, job);
+		tell_all(events, (unsigned)t, machine, owner, more);
 		return;
 	}
 	p->left_out += p->more != NULL;
@@ -391,7 +531,7 @@ int api_events_listen(struct api_events *events, const struct api_events_filter 
 	events->depth++;
 	for (uint64_t n = MAX(filter->since + 1, events->first); filter->replay && n < events->next;
 	     n++)
-		tell(l, &events->ring[n % API_EVENTS_KEPT]);
+		tell_again(l, &events->ring[n % API_EVENTS_KEPT]);
 	list_add_tail(&events->listeners, &l->link);
 	leave(events);
 	return 0;

@@ -50,11 +50,17 @@ struct api_events_filter {
 /* Borrowed for the call. It may end any listener, its own too; it must not emit. */
 typedef void (*api_event_fn)(void *data, const struct api_event *ev);
 
-/*
- * Numbers only grow, also from one umbrad to the next (the first is made from the time of day), and
- * have gaps only there.
- */
+/* The first number is made from the time of day: numbers only grow, whatever came before. */
 int api_events_create(struct api_events **out, struct event_base *base);
+/*
+ * Take up what an earlier process told, from the file @name in the folder @dirfd: its events are
+ * kept as our own, numbers go on without a gap, and ours are written there before they are told.
+ * Before the first event. 0; or -errno: nothing is kept for who comes after us.
+ */
+int api_events_keep(struct api_events *events, int dirfd, const char *name);
+/* All that are kept, in order. @fn must not emit. */
+void api_events_each(const struct api_events *events,
+		     void (*fn)(void *data, const struct api_event *ev), void *data);
 /* Listeners that are left are ended. NULL-safe. */
 void api_events_destroy(struct api_events *events);
 /*

@@ -19,6 +19,8 @@
 #define DEF_MEMORY   MIB(256)
 
 const char *const machine_engine_names[] = {"auto", "soft", "kvm", NULL};
+const char *const machine_irqchip_names[] = {"auto", "kernel", "split", NULL};
+const char *const machine_kvm_use_names[] = {"hardware", "always", "never", NULL};
 const char *const machine_mmu_names[] = {"auto", "shadow", "tdp", NULL};
 const char *const machine_tdp_format_names[] = {"ept", "npt", NULL};
 const char *const machine_clock_names[] = {"host", "instructions", NULL};
@@ -73,7 +75,30 @@ static const struct api_field def_fields[] = {
 	 .choices = machine_engine_names,
 	 AT(engine),
 	 .dflt = "auto",
-	 .help = "what runs the virtual CPUs"},
+	 .help = "what runs the virtual CPUs; auto: kvm where it has hardware and can run this "
+		 "machine, else soft"},
+	{.name = "irqchip",
+	 .type = API_ENUM,
+	 .choices = machine_irqchip_names,
+	 AT(irqchip),
+	 .dflt = "auto",
+	 .help = "under kvm, whose the I/O APIC, 8259s and PIT are: the kernel's (auto), or ours "
+		 "(split)"},
+	{.name = "dirty_ring",
+	 .type = API_INT,
+	 .min = 0,
+	 .max = MACHINE_RING_MAX,
+	 AT(dirty_ring),
+	 .dflt = "0",
+	 .help = "under kvm, dirty pages come by rings of so many entries, a power of two; 0: by a "
+		 "bitmap"},
+	{.name = "kvm_help",
+	 .type = API_BOOL,
+	 AT(kvm_help),
+	 .dflt = "true",
+	 .help = "under kvm, an instruction that the kernel cannot emulate is carried out by our "
+		 "own "
+		 "processor"},
 	{.name = "mmu",
 	 .type = API_ENUM,
 	 .choices = machine_mmu_names,
@@ -196,7 +221,7 @@ const struct api_fields machine_def_fields = API_FIELDS("the machine definition"
 
 void machine_def_init(struct machine_def *def)
 {
-	*def = (struct machine_def){.memory = DEF_MEMORY, .cpus = 1};
+	*def = (struct machine_def){.memory = DEF_MEMORY, .cpus = 1, .kvm_help = true};
 }
 
 void machine_def_finish(struct machine_def *def)
@@ -297,6 +322,9 @@ void machine_files_init(struct machine_files *files)
 	files->kernel = files->initrd = -1;
 	for (size_t i = 0; i < MACHINE_MODULES_MAX; i++)
 		files->modules[i] = -1;
+	files->kvm = -1;
+	files->kvm_error = 0;
+	files->kvm_use = MACHINE_KVM_HARDWARE;
 }
 
 void machine_files_finish(struct machine_files *files)
@@ -305,6 +333,7 @@ void machine_files_finish(struct machine_files *files)
 	cleanup_close(&files->initrd);
 	for (size_t i = 0; i < MACHINE_MODULES_MAX; i++)
 		cleanup_close(&files->modules[i]);
+	cleanup_close(&files->kvm);
 	machine_files_init(files);
 }
 
@@ -334,6 +363,21 @@ static int open_file(int *out, const char *path, const char *field, struct api_e
 	return ret;
 }
 
+static void open_kvm(struct machine_files *files, const struct machine_def *def)
+{
+	const char *device = getenv("UMBRA_KVM_DEVICE");
+	struct stat st;
+
+	if (def->engine == MACHINE_ENGINE_SOFT || files->kvm_use == MACHINE_KVM_NEVER)
+		return;
+	files->kvm = open(device ? device : "/dev/kvm", O_RDWR | O_CLOEXEC | O_NOCTTY);
+	files->kvm_error = files->kvm < 0 ? errno : 0;
+	if (files->kvm >= 0 && (fstat(files->kvm, &st) < 0 || !S_ISCHR(st.st_mode))) {
+		close(TAKE_FD(files->kvm));
+		files->kvm_error = ENODEV;
+	}
+}
+
 int machine_files_open(struct machine_files *files, const struct machine_def *def,
 		       struct api_error *err)
 {
@@ -343,6 +387,8 @@ int machine_files_open(struct machine_files *files, const struct machine_def *de
 		ret = open_file(&files->initrd, def->initrd, "initrd", err);
 	for (size_t i = 0; !ret && i < def->modules.n; i++)
 		ret = open_file(&files->modules[i], def->modules.v[i], "module", err);
+	if (!ret)
+		open_kvm(files, def);
 	if (ret)
 		machine_files_finish(files);
 	return ret;

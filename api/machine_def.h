@@ -6,6 +6,10 @@
 #include "api/schema.h"
 
 enum machine_engine { MACHINE_ENGINE_AUTO, MACHINE_ENGINE_SOFT, MACHINE_ENGINE_KVM };
+enum machine_irqchip { MACHINE_IRQCHIP_AUTO, MACHINE_IRQCHIP_KERNEL, MACHINE_IRQCHIP_SPLIT };
+/* The host's word on /dev/kvm (umbrad.conf), no part of a definition: engine "auto" takes it where
+ * the processor has virtualization, or wherever it is; or no machine may use it. */
+enum machine_kvm_use { MACHINE_KVM_HARDWARE, MACHINE_KVM_ALWAYS, MACHINE_KVM_NEVER };
 enum machine_mmu { MACHINE_MMU_AUTO, MACHINE_MMU_SHADOW, MACHINE_MMU_TDP };
 enum machine_tdp_format { MACHINE_TDP_EPT, MACHINE_TDP_NPT };
 enum machine_mmu_page { MACHINE_MMU_PAGE_1G, MACHINE_MMU_PAGE_2M, MACHINE_MMU_PAGE_4K };
@@ -28,6 +32,7 @@ enum machine_sandbox { MACHINE_SANDBOX_AUTO, MACHINE_SANDBOX_STRICT, MACHINE_SAN
 #define MACHINE_MODULES_MAX 32
 #define MACHINE_CMDLINE_MAX 65535
 #define MACHINE_CPU_MAX	    1023
+#define MACHINE_RING_MAX    65536
 
 /* All strings are owned; NULL where the definition does not have them. @kernel and @name are never
  * NULL after machine_def_parse(). */
@@ -39,6 +44,9 @@ struct machine_def {
 	uint64_t memory;	    /* bytes, a multiple of 4 KiB */
 	int64_t cpus;
 	int engine; /* enum machine_engine, and so on: int, as the schema loads it */
+	int irqchip;
+	int64_t dirty_ring; /* entries a vCPU, a power of two; 0: a bitmap */
+	bool kvm_help;	    /* what the kernel cannot carry out our processor does */
 	int mmu;
 	int tdp_format;
 	int mmu_max_page;
@@ -65,6 +73,8 @@ struct machine_def {
 extern const struct api_fields machine_def_fields;
 
 extern const char *const machine_engine_names[];
+extern const char *const machine_irqchip_names[];
+extern const char *const machine_kvm_use_names[];
 extern const char *const machine_mmu_names[];
 extern const char *const machine_tdp_format_names[];
 extern const char *const machine_mmu_page_names[];
@@ -93,11 +103,21 @@ struct json_object *machine_def_to_json(const struct machine_def *def);
 struct machine_files {
 	int kernel, initrd;
 	int modules[MACHINE_MODULES_MAX];
+	/*
+	 * /dev/kvm ($UMBRA_KVM_DEVICE), for reading and writing: open when the definition allows
+	 * the engine (it is not "soft") and the host does (@kvm_use, set before
+	 * machine_files_open()). Else -1; then
+	 * @kvm_error is the errno of the attempt, or 0 when there was none.
+	 */
+	int kvm;
+	int kvm_error;
+	int kvm_use; /* enum machine_kvm_use */
 };
 
 void machine_files_init(struct machine_files *files);
 void machine_files_finish(struct machine_files *files);
-/* Open them all; an error names the field and file. Only regular files are taken. */
+/* Open them all; an error names the field and file. Only regular files are taken, and /dev/kvm,
+ * whose absence is no error here: vm_choose_engine() knows what follows from it. */
 int machine_files_open(struct machine_files *files, const struct machine_def *def,
 		       struct api_error *err);
 

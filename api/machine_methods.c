@@ -151,11 +151,19 @@ static const struct api_field gdb_params[] = {
 	}
 #define RESULT_POLICY                                                                              \
 	{                                                                                          \
-		.name = "policy", .type = API_ENUM, .choices = policies, .required = true,         \
+		.name = "policy", .type = API_ENUM, .choices = policies_told, .required = true,    \
 		.help = "the machine's policy"                                                     \
 	}
 
+/* Under kvm the tables below the guest's are the kernel's. */
+#define RESULT_UNKNOWN                                                                             \
+	{                                                                                          \
+		.name = "unknown", .type = API_STRING, .help = "what of it only the kernel knows"  \
+	}
+
 static const char *const policies[] = {"shadow", "tdp", NULL};
+/* With engine kvm it may be that only the kernel knows. */
+static const char *const policies_told[] = {"shadow", "tdp", "unknown", NULL};
 static const char *const pagings[] = {"none", "32-bit", "pae", "4-level", "5-level", "ept", NULL};
 static const char *const formats[] = {"x86", "ept", "npt", NULL};
 
@@ -197,7 +205,7 @@ static const struct api_field walk_result[] = {
 	 .required = true,
 	 .help = "the same through our tables: {format, root, steps: [{level, name, at, raw, "
 		 "bits}], "
-		 "state: present|mmio|empty|not-walked|by-gva|no-root, hva, agrees}"},
+		 "state: present|mmio|empty|not-walked|by-gva|no-root|unknown, hva, agrees}"},
 	{.name = "verdict", .type = API_STRING, .required = true, .help = "it in one sentence"},
 	{.name = "bytes", .type = API_STRING, .help = "what lies there, in base64"},
 };
@@ -213,13 +221,18 @@ static const struct api_field stat_result[] = {
 	{.name = "schema",
 	 .type = API_ANY,
 	 .required = true,
-	 .help = "an array of {name, type: cumulative|instant|peak, unit: none|bytes|ns|pages, of: "
-		 "vm|vcpu}"},
+	 .help = "an array of {name, type: cumulative|instant|peak|linear_hist|log_hist, unit: "
+		 "none|bytes|ns|pages|seconds|cycles|boolean, of: vm|vcpu}; base and exponent "
+		 "where the unit is not one but base^exponent, bucket_size of a linear_hist"},
 	{.name = "vm", .type = API_OBJECT, .required = true, .help = "the machine's, by name"},
 	{.name = "vcpus",
 	 .type = API_ANY,
 	 .required = true,
-	 .help = "an array: each vCPU's, by name, and exits: {reason: count}"},
+	 .help = "an array: each vCPU's, by name, and exits: {reason: count} (with engine kvm to "
+		 "umbra-vm; the kernel's own count of exits is kernel_exits)"},
+	{.name = "missing",
+	 .type = API_STRING,
+	 .help = "with engine kvm: why the kernel's counters are not there"},
 };
 
 static const char *const contexts[] = {"current", "walk", "root", "guest", "nested", NULL};
@@ -241,22 +254,15 @@ static const struct api_field context_result[] = {
 	 .choices = contexts,
 	 .required = true,
 	 .help = "as asked"},
-	{.name = "page_fault", .type = API_STRING, .required = true, .help = "an operation's name"},
+	{.name = "page_fault", .type = API_STRING, .help = "an operation's name"},
 	{.name = "gva_to_gpa", .type = API_STRING, .required = true, .help = "an operation's name"},
 	{.name = "paging",
 	 .type = API_ENUM,
 	 .choices = pagings,
 	 .required = true,
 	 .help = "how the guest's tables are read"},
-	{.name = "format",
-	 .type = API_ENUM,
-	 .choices = formats,
-	 .required = true,
-	 .help = "of our tables"},
-	{.name = "direct",
-	 .type = API_BOOL,
-	 .required = true,
-	 .help = "gpa to host: no guest table"},
+	{.name = "format", .type = API_ENUM, .choices = formats, .help = "of our tables"},
+	{.name = "direct", .type = API_BOOL, .help = "gpa to host: no guest table"},
 	{.name = "root_hpa", .type = API_ADDR, .help = "our topmost table; absent without a root"},
 	{.name = "root_level",
 	 .type = API_INT,
@@ -268,12 +274,8 @@ static const struct api_field context_result[] = {
 	 .type = API_INT,
 	 .min = 0,
 	 .max = 5,
-	 .required = true,
 	 .help = "levels of our tables"},
-	{.name = "root_role",
-	 .type = API_OBJECT,
-	 .required = true,
-	 .help = "the root's role, decoded, and the word"},
+	{.name = "root_role", .type = API_OBJECT, .help = "the root's role, decoded, and the word"},
 	{.name = "cpu_role",
 	 .type = API_OBJECT,
 	 .required = true,
@@ -289,8 +291,8 @@ static const struct api_field context_result[] = {
 	 .help = "reserved bits of a guest entry: [bit 7 clear: [level 1, …], bit 7 set: […]]"},
 	{.name = "needs_load",
 	 .type = API_BOOL,
-	 .required = true,
 	 .help = "a root is to be found before the next entry"},
+	RESULT_UNKNOWN,
 };
 
 static const struct api_field slots_result[] = {
@@ -300,6 +302,7 @@ static const struct api_field slots_result[] = {
 	 .help = "an array of {id, gpa, size, hva, readonly, watchers, windows, pages_2m, "
 		 "pages_1g: "
 		 "{may, all, aligned}, mapped: {4k, 2m, 1g}}"},
+	RESULT_UNKNOWN,
 };
 
 static const struct api_field roots_params[] = {
@@ -313,6 +316,7 @@ static const struct api_field roots_result[] = {
 	 .required = true,
 	 .help = "an array of {vcpu, current, obsolete, of: root_mmu|guest_mmu, cr3, hpa, level, "
 		 "role}"},
+	RESULT_UNKNOWN,
 };
 
 static const struct api_field pages_params[] = {
@@ -356,6 +360,7 @@ static const struct api_field pages_result[] = {
 	 .max = UINT32_MAX,
 	 .required = true,
 	 .help = "table pages in use, filters aside"},
+	RESULT_UNKNOWN,
 };
 
 static const struct api_field rmap_params[] = {
@@ -388,6 +393,7 @@ static const struct api_field rmap_result[] = {
 	 .min = 0,
 	 .max = INT32_MAX,
 	 .help = "the next call's \"from\"; absent at the end"},
+	RESULT_UNKNOWN,
 };
 
 static const struct api_field map_params[] = {
@@ -477,6 +483,7 @@ static const struct api_field audit_result[] = {
 	 .max = UINT32_MAX,
 	 .required = true,
 	 .help = "table pages that were looked at"},
+	RESULT_UNKNOWN,
 };
 
 static const struct api_field policy_params[] = {
@@ -489,7 +496,53 @@ static const struct api_field policy_params[] = {
 
 static const struct api_field policy_result[] = {
 	RESULT_POLICY,
-	{.name = "was", .type = API_ENUM, .choices = policies, .required = true, .help = "before"},
+	{.name = "was",
+	 .type = API_ENUM,
+	 .choices = policies_told,
+	 .required = true,
+	 .help = "before"},
+	{.name = "kernel",
+	 .type = API_OBJECT,
+	 .help = "with engine kvm what is known of the kernel's MMU: module, form (shadow, ept, "
+		 "npt), nested, tdp_mmu, ad_bits, pml, eager_split, mmio_caching, nx_huge_pages, "
+		 "large_pages, spte; \"unknown\" where only the kernel knows"},
+};
+
+static const char *const engines[] = {"soft", "kvm", NULL};
+
+static const struct api_field set_engine_params[] = {
+	FIELD_NAME,
+	{.name = "engine",
+	 .type = API_ENUM,
+	 .choices = engines,
+	 .help = "go on with this one; absent: only tell"},
+	{.name = "anyway",
+	 .type = API_BOOL,
+	 .help = "also where CPUID then shows the guest another processor, or its TSC leaps"},
+	FIELD_WAIT,
+};
+
+static const struct api_field set_engine_result[] = {
+	{.name = "engine",
+	 .type = API_ENUM,
+	 .choices = engines,
+	 .required = true,
+	 .help = "what runs its virtual CPUs now"},
+	{.name = "was", .type = API_ENUM, .choices = engines, .required = true, .help = "before"},
+	{.name = "cpuid",
+	 .type = API_STRING,
+	 .required = true,
+	 .help = "what CPUID shows the guest otherwise now; empty: nothing"},
+	{.name = "differences",
+	 .type = API_ANY,
+	 .required = true,
+	 .help = "an array of {what, was, is}: registers and devices that came through otherwise"},
+	{.name = "seconds",
+	 .type = API_NUMBER,
+	 .min = 0,
+	 .max = INT32_MAX,
+	 .required = true,
+	 .help = "how long it took"},
 };
 
 #define HANDLER(op)                                                                                \
@@ -615,6 +668,12 @@ static const struct api_method rows[] = {
 	 R(audit_result),
 	 .access = API_OPERATE,
 	 HANDLER_FLAGS(mmu_audit, API_M_LONG)},
+	{.name = "machine.set_engine",
+	 .summary = "Tell a machine's engine, or let it go on with the other one.",
+	 P(set_engine_params),
+	 R(set_engine_result),
+	 .access = API_OPERATE,
+	 HANDLER_FLAGS(machine_set_engine, API_M_LONG)},
 	{.name = "mmu.policy",
 	 .summary = "Tell a machine's policy, or switch it while the machine runs.",
 	 P(policy_params),

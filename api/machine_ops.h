@@ -7,7 +7,8 @@
 #include "api/method.h"
 
 struct api_machine_ops {
-	api_handler machine_pause, machine_resume, machine_reset, machine_stats, machine_sandbox;
+	api_handler machine_pause, machine_resume, machine_reset, machine_stats, machine_sandbox,
+		machine_set_engine;
 	api_handler machine_read, machine_disassemble, machine_registers, machine_gdb;
 	api_handler mmu_walk, mmu_stat, mmu_context, mmu_slots, mmu_roots, mmu_pages, mmu_rmap,
 		mmu_map, mmu_trace, mmu_audit, mmu_policy;

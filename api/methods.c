@@ -159,6 +159,8 @@ static const struct api_field report_fields[] = {
 	 .type = API_OBJECT,
 	 .help = "registers and last instructions of a crash"},
 	{.name = "stats", .type = API_OBJECT, .help = "the final counters"},
+	{.name = "engine", .type = API_STRING, .help = "what ran the virtual CPUs"},
+	{.name = "engine_why", .type = API_STRING, .help = "why that engine"},
 };
 static const struct api_fields report = API_FIELDS("a machine's end", report_fields);
 
@@ -184,6 +186,8 @@ static const struct api_field machine_result[] = {
 	 .type = API_OBJECT,
 	 .help = "when asked for: cpu_seconds and rss (bytes) of its process"},
 	{.name = "hung", .type = API_BOOL, .help = "its umbra-vm does not answer in time"},
+	{.name = "engine", .type = API_STRING, .help = "what runs its virtual CPUs"},
+	{.name = "engine_why", .type = API_STRING, .help = "why that engine"},
 	{.name = "sandbox", .type = API_OBJECT, .help = "what umbra-vm has given up"},
 	{.name = "restarts",
 	 .type = API_INT,

@@ -827,6 +827,24 @@ int api_rest_listen(struct api_rest *rest, int fd, struct api_tls *tls)
 	return api_http_listen(rest->http, fd, tls);
 }
 
+size_t api_rest_recheck(struct api_rest *rest)
+{
+	struct exchange *x, *tmp;
+	size_t n = 0;
+
+	list_for_each_entry_safe (x, tmp, &rest->streams, link) {
+		struct api_caller now = {.level = API_NOBODY, .uid = (uid_t)-1};
+		struct api_error err;
+
+		if (!rest->config.identify(rest->config.data, x->req, &now, &err) &&
+		    !api_caller_lost(&now, &x->caller))
+			continue;
+		stream_abort(x);
+		n++;
+	}
+	return n;
+}
+
 size_t api_rest_connections(const struct api_rest *rest)
 {
 	return api_http_connections(rest->http);

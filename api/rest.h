@@ -35,6 +35,11 @@ int api_rest_create(struct api_rest **out, struct event_base *base,
 void api_rest_destroy(struct api_rest *rest);
 /* See api_http_listen(). */
 int api_rest_listen(struct api_rest *rest, int fd, struct api_tls *tls);
+/*
+ * What identify() says may have changed: streams of events to whom it says less of than before are
+ * cut off. How many. (Every other request asks anew.) Not from within a request.
+ */
+size_t api_rest_recheck(struct api_rest *rest);
 size_t api_rest_connections(const struct api_rest *rest);
 
 #endif

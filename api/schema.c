@@ -233,6 +233,9 @@ const struct api_field *api_field_find(const struct api_fields *fields, const ch
 	return NULL;
 }
 
+#define WHERE_MAX 128
+
+/* Where a field is, for a message: most calls have none, so that this is done last. */
 static void join(char *out, size_t len, const char *path, const char *name)
 {
 	snprintf(out, len, "%s%s%s", path, *path ? "." : "", name);
@@ -248,14 +251,15 @@ static const char *quote(struct json_object *v, char *out, size_t len)
 	return out;
 }
 
-/* One field's failure: @where must be what describe() says, and is not. */
-static int mismatch(const struct api_field *f, struct json_object *v, const char *where,
+/* One field's failure: it must be what describe() says, and is not. */
+static int mismatch(const struct api_field *f, struct json_object *v, const char *path,
 		    struct api_error *err)
 {
 	_cleanup_(buf_finish) struct buf b = {0};
+	char shown[64], where[WHERE_MAX];
 	const char *near = NULL;
-	char shown[64];
 
+	join(where, sizeof(where), path, f->name);
 	describe(&b, f);
 	if (f->type == API_ENUM && json_object_is_type(v, json_type_string)) {
 		size_t n = 0;
@@ -339,7 +343,18 @@ static bool paths_ok(const struct api_field *f, struct json_object *v)
 	return true;
 }
 
-static int check_value(const struct api_field *f, struct json_object *v, const char *where,
+/* An object inside of another. */
+static int check_object(const struct api_field *f, struct json_object *v, const char *path,
+			struct api_error *err)
+{
+	char where[WHERE_MAX];
+
+	join(where, sizeof(where), path, f->name);
+	return api_fields_check(f->object, v, where, err);
+}
+
+/* @path: of the object that has the field. */
+static int check_value(const struct api_field *f, struct json_object *v, const char *path,
 		       struct api_error *err)
 {
 	uint64_t bytes;
@@ -363,18 +378,38 @@ static int check_value(const struct api_field *f, struct json_object *v, const c
 	case API_PATHS: ok = paths_ok(f, v); break;
 	case API_OBJECT:
 		if (f->object && json_object_is_type(v, json_type_object))
-			return api_fields_check(f->object, v, where, err);
+			return check_object(f, v, path, err);
 		ok = json_object_is_type(v, json_type_object);
 		break;
 	case API_ANY: ok = true; break;
 	}
-	return ok ? 0 : mismatch(f, v, where, err);
+	return ok ? 0 : mismatch(f, v, path, err);
+}
+
+static int unknown_field(const struct api_fields *fields, const char *key, const char *path,
+			 struct api_error *err)
+{
+	const char *near = api_nearest(key, field_name_at, fields->n, fields->f);
+	char where[WHERE_MAX];
+
+	join(where, sizeof(where), path, key);
+	return api_error_field(err, where, "unknown field \"%.64s\" in %s%s%s%s", key, fields->what,
+			       near ? "; did you mean \"" : "", near ? near : "",
+			       near ? "\"?" : "");
+}
+
+static int missing_field(const struct api_fields *fields, const char *name, const char *path,
+			 struct api_error *err)
+{
+	char where[WHERE_MAX];
+
+	join(where, sizeof(where), path, name);
+	return api_error_field(err, where, "field \"%s\" is missing in %s", where, fields->what);
 }
 
 int api_fields_check(const struct api_fields *fields, struct json_object *obj, const char *path,
 		     struct api_error *err)
 {
-	char where[128];
 	int ret;
 
 	if (obj && !json_object_is_type(obj, json_type_object))
@@ -383,28 +418,17 @@ int api_fields_check(const struct api_fields *fields, struct json_object *obj, c
 		json_object_object_foreach(obj, key, value)
 		{
 			const struct api_field *f = api_field_find(fields, key);
-			const char *near;
 
-			join(where, sizeof(where), path, key);
-			if (!f) {
-				near = api_nearest(key, field_name_at, fields->n, fields->f);
-				return api_error_field(
-					err, where, "unknown field \"%.64s\" in %s%s%s%s", key,
-					fields->what, near ? "; did you mean \"" : "",
-					near ? near : "", near ? "\"?" : "");
-			}
-			ret = check_value(f, value, where, err);
+			ret = f ? check_value(f, value, path, err)
+				: unknown_field(fields, key, path, err);
 			if (ret)
 				return ret;
 		}
 	}
-	for (size_t i = 0; i < fields->n; i++) {
-		join(where, sizeof(where), path, fields->f[i].name);
+	for (size_t i = 0; i < fields->n; i++)
 		if (fields->f[i].required &&
 		    (!obj || !json_object_object_get_ex(obj, fields->f[i].name, NULL)))
-			return api_error_field(err, where, "field \"%s\" is missing in %s", where,
-					       fields->what);
-	}
+			return missing_field(fields, fields->f[i].name, path, err);
 	return 0;
 }
 
@@ -599,7 +623,7 @@ int api_field_from_text(const struct api_field *f, const char *text, struct json
 	}
 	if (!v)
 		return api_error_set(err, API_KIND_INTERNAL, "out of memory");
-	ret = check_value(f, v, f->name, err);
+	ret = check_value(f, v, "", err);
 	if (ret) {
 		json_object_put(v);
 		return ret;

@@ -71,6 +71,52 @@ struct request {
 };
 
 static void session_arm(struct api_session *session);
+static void limit_message(struct api_session *session);
+
+/* Who it is, as far as the socket tells, and (@was) what it has told itself. */
+static int identify(struct api_session *session, const struct api_caller *was,
+		    struct api_caller *caller)
+{
+	const struct api_server_config *config = &session->server->config;
+	char cert[API_CALLER_NAME - 8] = "";
+	struct api_peer peer = {.fd = -1, .tls = session->tls, .was = was};
+	int ret = 0;
+
+	*caller = (struct api_caller){
+		.level = API_ADMIN,
+		.transport = API_T_RPC,
+		.passes_fds = !session->tls,
+		.uid = (uid_t)-1,
+		.sees_all = true,
+		.session = session,
+	};
+	if (!session->tls)
+		peer.fd = api_conn_fd(session->conn);
+	else
+		ret = api_tls_peer_name(api_conn_bufferevent(session->conn), cert, sizeof(cert));
+	peer.cert = cert[0] ? cert : NULL;
+	if (!ret && config->identify)
+		ret = config->identify(config->data, &peer, caller);
+	caller->level = MIN(caller->level, session->cap);
+	return ret;
+}
+
+/* Whether it may do what it could; more is taken over. */
+static bool still_known(struct api_session *session)
+{
+	struct api_caller now;
+	bool more;
+
+	if (identify(session, &session->caller, &now) || api_caller_lost(&now, &session->caller))
+		return false;
+	more = now.level > session->caller.level;
+	session->caller = now;
+	if (more) {
+		limit_message(session);
+		session_arm(session);
+	}
+	return true;
+}
 
 /* The answer's frame; takes @value. NULL: no memory. */
 static struct json_object *make_answer(struct json_object *id, const char *what,
@@ -321,38 +367,29 @@ static void dispatch_batch(struct api_session *session, struct json_object *msg)
 	batch_finish_one(session, batch);
 }
 
+/* A token that has been taken back is told at its next call, whenever that is noticed else. */
+static bool refuse_revoked(struct api_session *session)
+{
+	struct api_error err;
+
+	if (!session->caller.token || still_known(session))
+		return false;
+	session->caller.level = API_NOBODY;
+	session->caller.sees_all = false;
+	api_error_set(&err, API_KIND_DENIED, "the token has been taken back");
+	send_error(session, NULL, NULL, &err);
+	api_conn_finish(session->conn);
+	return true;
+}
+
 static void on_message(void *data, struct json_object *msg)
 {
+	if (refuse_revoked(data))
+		return;
 	if (json_object_is_type(msg, json_type_array))
 		dispatch_batch(data, msg);
 	else
 		dispatch(data, msg, NULL);
-}
-
-/* Who it is, as far as the socket tells. */
-static int identify(struct api_session *session, const char *cert)
-{
-	const struct api_server_config *config = &session->server->config;
-	const struct api_peer peer = {
-		.fd = session->tls ? -1 : api_conn_fd(session->conn),
-		.cert = cert,
-		.tls = session->tls,
-	};
-	struct api_caller *caller = &session->caller;
-	int ret = 0;
-
-	*caller = (struct api_caller){
-		.level = API_ADMIN,
-		.transport = API_T_RPC,
-		.passes_fds = !session->tls,
-		.uid = (uid_t)-1,
-		.sees_all = true,
-		.session = session,
-	};
-	if (config->identify)
-		ret = config->identify(config->data, &peer, caller);
-	caller->level = MIN(caller->level, session->cap);
-	return ret;
 }
 
 static void on_deadline(evutil_socket_t fd, short what, void *arg)
@@ -396,13 +433,11 @@ static void limit_message(struct api_session *session)
 static void on_connected(void *data)
 {
 	struct api_session *session = data;
-	char cert[API_CALLER_NAME - 8];
-	int ret = api_tls_peer_name(api_conn_bufferevent(session->conn), cert, sizeof(cert));
+	int ret;
 
 	session->shaken = true;
 	evtimer_del(session->deadline);
-	if (!ret)
-		ret = identify(session, cert[0] ? cert : NULL);
+	ret = identify(session, NULL, &session->caller);
 	if (!ret)
 		ret = api_connection_rename(&session->counted, &session->caller, NULL);
 	if (ret) {
@@ -437,7 +472,7 @@ static int session_connect(struct api_session *session, int fd, const struct api
 		if (ret)
 			return ret;
 		TAKE_FD(owned);
-		return identify(session, NULL);
+		return identify(session, NULL, &session->caller);
 	}
 	/* Nobody yet; half-open ones are bounded as if they were one caller's. */
 	session->caller = (struct api_caller){
@@ -495,6 +530,7 @@ int api_session_authenticate(struct api_session *session, const struct api_calle
 	session->caller.level = MIN(caller->level, session->cap);
 	session->caller.uid = caller->uid;
 	session->caller.sees_all = caller->sees_all;
+	session->caller.token = caller->token;
 	snprintf(session->caller.name, sizeof(session->caller.name), "%s", caller->name);
 	evtimer_del(session->deadline);
 	limit_message(session);
@@ -506,6 +542,20 @@ void api_session_auth_failed(struct api_session *session)
 {
 	if (++session->auth_failures >= API_AUTH_TRIES_MAX)
 		api_conn_finish(session->conn);
+}
+
+size_t api_server_recheck(struct api_server *server)
+{
+	struct api_session *session, *tmp;
+	size_t n = 0;
+
+	list_for_each_entry_safe (session, tmp, &server->sessions, link) {
+		if (!session->shaken || still_known(session))
+			continue;
+		session_destroy(session);
+		n++;
+	}
+	return n;
 }
 
 static void on_accept(evutil_socket_t sock, short what, void *arg)

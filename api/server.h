@@ -19,6 +19,7 @@ struct api_peer {
 	int fd;		  /* a Unix socket, asked for its credentials; -1: no such one */
 	const char *cert; /* TLS: the verified certificate's common name; NULL: there is none */
 	bool tls;
+	const struct api_caller *was; /* asked again: who it was, maybe by a token; NULL: new */
 };
 
 struct api_server_config {
@@ -64,6 +65,11 @@ const struct api_caller *api_session_caller(const struct api_session *session);
  */
 int api_session_authenticate(struct api_session *session, const struct api_caller *caller,
 			     struct api_error *err);
+/*
+ * The rights that identify() gives may have changed: all are asked for again. Who may do less than
+ * before is disconnected. How many are. Not from within a call.
+ */
+size_t api_server_recheck(struct api_server *server);
 /* It said so wrongly; one that does so API_AUTH_TRIES_MAX times is closed. */
 void api_session_auth_failed(struct api_session *session);
 

@@ -228,13 +228,33 @@ static bool expect_host(SSL *ssl, const char *host)
 	return SSL_set1_host(ssl, host) == 1 && SSL_set_tlsext_host_name(ssl, host) == 1;
 }
 
+/* Whether the certificate is good by what is trusted now: the handshake may be long ago. */
+static bool still_good(SSL *ssl, X509 *cert)
+{
+	const struct api_tls *tls = SSL_get_app_data(ssl);
+	X509_STORE_CTX *check;
+	bool good;
+
+	if (SSL_get_SSL_CTX(ssl) == tls->ctx)
+		return SSL_get_verify_result(ssl) == X509_V_OK;
+	check = X509_STORE_CTX_new();
+	good = check &&
+	       X509_STORE_CTX_init(check, SSL_CTX_get_cert_store(tls->ctx), cert,
+				   SSL_get_peer_cert_chain(ssl)) == 1 &&
+	       X509_STORE_CTX_set_default(check, tls->server ? "ssl_client" : "ssl_server") == 1 &&
+	       X509_verify_cert(check) == 1;
+	X509_STORE_CTX_free(check);
+	ERR_clear_error();
+	return good;
+}
+
 struct bufferevent *api_tls_bufferevent(struct api_tls *tls, struct event_base *base, int fd,
 					const char *host)
 {
 	SSL *ssl = SSL_new(tls->ctx);
 	struct bufferevent *bev;
 
-	if (!ssl || (host && !expect_host(ssl, host))) {
+	if (!ssl || SSL_set_app_data(ssl, tls) != 1 || (host && !expect_host(ssl, host))) {
 		SSL_free(ssl);
 		ERR_clear_error();
 		cleanup_close(&fd);
@@ -264,7 +284,7 @@ int api_tls_peer_name(struct bufferevent *bev, char *out, size_t len)
 	*out = 0;
 	if (!cert)
 		return 0;
-	if (SSL_get_verify_result(ssl) != X509_V_OK)
+	if (!still_good(ssl, cert))
 		return -EACCES;
 	subject = X509_get_subject_name(cert);
 	at = X509_NAME_get_index_by_NID(subject, NID_commonName, -1);

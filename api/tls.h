@@ -40,7 +40,8 @@ struct bufferevent *api_tls_bufferevent(struct api_tls *tls, struct event_base *
 					const char *host);
 /*
  * The common name of the peer's verified certificate, after the handshake; "" when it has none. 0,
- * or -errno: the name is no text of at most @len - 1 printable bytes.
+ * or -errno: the name is no text of at most @len - 1 printable bytes; or -EACCES: trust or the list
+ * of revoked certificates has been read again since (api_tls_swap()), and it is not good any more.
  */
 int api_tls_peer_name(struct bufferevent *bev, char *out, size_t len);
 /* Why the handshake failed, a sentence for the log. */

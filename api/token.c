@@ -107,6 +107,8 @@ static const char *parse_line(const char *line, size_t len, struct entry *e)
 	if (!from_hex(e->salt, SALT_SIZE, salt, (size_t)(sum - salt)) ||
 	    !from_hex(e->hash, sizeof(e->hash), sum + 1, strlen(sum + 1)))
 		return "the hash is not sha256$SALT$DIGEST";
+	memcpy(&e->token.id, e->hash, sizeof(e->token.id));
+	e->token.id |= 1;
 	return NULL;
 }
 
@@ -219,6 +221,14 @@ const struct api_token *api_tokens_find(const struct api_tokens *tokens, const c
 			found = &e->token;
 	}
 	return found;
+}
+
+const struct api_token *api_tokens_by_id(const struct api_tokens *tokens, uint64_t id)
+{
+	for (size_t i = 0; i < api_tokens_count(tokens); i++)
+		if (tokens->v[i].token.id == id)
+			return &tokens->v[i].token;
+	return NULL;
 }
 
 /* One at a time changes the file. The lock's descriptor, or -errno with *err. */

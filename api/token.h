@@ -12,6 +12,7 @@
 struct api_token {
 	char name[API_TOKEN_NAME];
 	enum api_access level;
+	uint64_t id; /* never 0; another one of the same name has another */
 };
 
 struct api_tokens;
@@ -24,6 +25,8 @@ size_t api_tokens_count(const struct api_tokens *tokens);
 const struct api_token *api_tokens_at(const struct api_tokens *tokens, size_t i);
 /* Whose @secret it is, or NULL (also when @tokens is). Takes the same time for every wrong one. */
 const struct api_token *api_tokens_find(const struct api_tokens *tokens, const char *secret);
+/* The one that api_tokens_find() found once, if it is still there. */
+const struct api_token *api_tokens_by_id(const struct api_tokens *tokens, uint64_t id);
 /* Make a token, write it into the file (made when there is none, mode 0600, atomically) and its
  * text, which nothing keeps, to @secret. -EEXIST: the name is taken. */
 int api_token_new(const char *path, const char *name, enum api_access level,

@@ -98,6 +98,10 @@ struct json_object *vm_report_to_json(const struct vm_report *r)
 	}
 	if (r->message[0])
 		json_object_object_add(obj, "message", json_object_new_string(r->message));
+	if (r->engine[0])
+		json_object_object_add(obj, "engine", json_object_new_string(r->engine));
+	if (r->engine_why[0])
+		json_object_object_add(obj, "engine_why", json_object_new_string(r->engine_why));
 	if (r->detail)
 		json_object_object_add(obj, "detail", json_object_get(r->detail));
 	if (r->stats)
@@ -126,6 +130,14 @@ static struct json_object *object_in(struct json_object *obj, const char *field)
 	return json_object_get(v);
 }
 
+static void copy_text(struct json_object *obj, const char *field, char *out, size_t size)
+{
+	struct json_object *v;
+
+	if (json_object_object_get_ex(obj, field, &v) && json_object_is_type(v, json_type_string))
+		snprintf(out, size, "%s", json_object_get_string(v));
+}
+
 int vm_report_from_json(struct vm_report *report, struct json_object *obj)
 {
 	struct vm_report r = {0};
@@ -142,9 +154,9 @@ int vm_report_from_json(struct vm_report *report, struct json_object *obj)
 	r.reason = reason < 0 ? VM_REASON_NONE : (enum vm_reason)reason;
 	if (json_object_object_get_ex(obj, "code", &v))
 		r.code = json_object_get_int(v) & 255;
-	if (json_object_object_get_ex(obj, "message", &v) &&
-	    json_object_is_type(v, json_type_string))
-		snprintf(r.message, sizeof(r.message), "%s", json_object_get_string(v));
+	copy_text(obj, "message", r.message, sizeof(r.message));
+	copy_text(obj, "engine", r.engine, sizeof(r.engine));
+	copy_text(obj, "engine_why", r.engine_why, sizeof(r.engine_why));
 	r.detail = object_in(obj, "detail");
 	r.stats = object_in(obj, "stats");
 	*report = r;
@@ -192,17 +204,36 @@ void vm_config_finish(struct vm_config *config)
 	machine_files_finish(&config->files);
 }
 
-/* A descriptor's number: open, a regular file, and from now on not for our children. */
-static int adopt_fd(struct json_object *v, int *out)
+/* A descriptor's number: open, of @type, and from now on not for our children. */
+static int adopt(struct json_object *v, mode_t type, int *out)
 {
 	struct stat st;
 	int fd = json_object_get_int(v);
 
 	if (!json_object_is_type(v, json_type_int) || fd < 0 || fstat(fd, &st) < 0 ||
-	    !S_ISREG(st.st_mode) || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+	    (st.st_mode & S_IFMT) != type || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
 		return -EBADF;
 	*out = fd;
 	return 0;
+}
+
+static int adopt_fd(struct json_object *v, int *out)
+{
+	return adopt(v, S_IFREG, out);
+}
+
+/* {"use": "hardware", "fd": 7}, or with "error" in place of "fd". */
+static int adopt_kvm(struct machine_files *files, struct json_object *obj)
+{
+	int use = name_index(machine_kvm_use_names, obj, "use");
+	struct json_object *v;
+
+	if (use < 0)
+		return -EBADF;
+	files->kvm_use = use;
+	if (json_object_object_get_ex(obj, "error", &v))
+		files->kvm_error = json_object_get_int(v);
+	return json_object_object_get_ex(obj, "fd", &v) ? adopt(v, S_IFCHR, &files->kvm) : 0;
 }
 
 static int adopt_files(struct machine_files *files, struct json_object *obj)
@@ -215,6 +246,8 @@ static int adopt_files(struct machine_files *files, struct json_object *obj)
 	ret = adopt_fd(v, &files->kernel);
 	if (!ret && json_object_object_get_ex(obj, "initrd", &v))
 		ret = adopt_fd(v, &files->initrd);
+	if (!ret && json_object_object_get_ex(obj, "kvm", &v))
+		ret = adopt_kvm(files, v);
 	if (ret || !json_object_object_get_ex(obj, "module", &v))
 		return ret;
 	if (!json_object_is_type(v, json_type_array) ||
@@ -259,6 +292,19 @@ int vm_config_read(struct vm_config *config, int fd, struct api_error *err)
 	return ret;
 }
 
+static struct json_object *kvm_to_json(const struct machine_files *files)
+{
+	struct json_object *obj = json_object_new_object();
+
+	json_object_object_add(obj, "use",
+			       json_object_new_string(machine_kvm_use_names[files->kvm_use]));
+	if (files->kvm >= 0)
+		json_object_object_add(obj, "fd", json_object_new_int(files->kvm));
+	else if (files->kvm_error)
+		json_object_object_add(obj, "error", json_object_new_int(files->kvm_error));
+	return obj;
+}
+
 struct json_object *vm_config_to_json(const struct machine_def *def,
 				      const struct machine_files *files)
 {
@@ -270,6 +316,7 @@ struct json_object *vm_config_to_json(const struct machine_def *def,
 	json_object_object_add(f, "kernel", json_object_new_int(files->kernel));
 	if (files->initrd >= 0)
 		json_object_object_add(f, "initrd", json_object_new_int(files->initrd));
+	json_object_object_add(f, "kvm", kvm_to_json(files));
 	for (size_t i = 0; i < def->modules.n; i++)
 		json_object_array_add(mods, json_object_new_int(files->modules[i]));
 	json_object_object_add(f, "module", mods);

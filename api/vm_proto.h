@@ -65,6 +65,8 @@ struct vm_report {
 	enum vm_reason reason; /* when ended */
 	int code;	       /* debug-exit: the process status; else 0 */
 	char message[256];     /* one sentence, or "" */
+	char engine[16];       /* what runs, or ran, the vCPUs; "": none was chosen yet */
+	char engine_why[240];  /* why that one */
 	struct json_object *detail;
 	struct json_object *stats;
 };

@@ -36,6 +36,8 @@ enum fault_point {
 	FAULT_FORGET_RUN_DONE,
 	FAULT_FORGET, /* the definition is removed */
 	FAULT_FORGET_DONE,
+	FAULT_EVENT, /* an event is written down, before it is told */
+	FAULT_EVENT_DONE,
 	FAULT_REPLY, /* an answer to a changing call */
 	FAULT_REPLY_DONE,
 	FAULT_COUNT,

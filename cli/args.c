@@ -90,10 +90,18 @@ bool option_is(const char *option, size_t len, const char *field)
 	return !strcmp(name, field);
 }
 
-static void print_option(const char *field)
+/* What is on unless it is turned off is spelled as what turns it off: "--no-kvm-help". */
+static bool turns_off(const struct api_field *f)
 {
-	for (; *field; field++)
-		putchar(*field == '_' ? '-' : *field);
+	return f->type == API_BOOL && f->dflt && !strcmp(f->dflt, "true");
+}
+
+static void print_option(const struct api_field *f)
+{
+	if (turns_off(f))
+		fputs("no-", stdout);
+	for (const char *s = f->name; *s; s++)
+		putchar(*s == '_' ? '-' : *s);
 }
 
 /* The names of all options, for the nearest one. */
@@ -195,6 +203,15 @@ static int parse_option(struct args *args, char ***argv, struct api_error *err)
 				sizeof(name));
 	f = (arg[1] == '-' || !strcmp(arg, "-f")) ? find_option(args->verb, name, &where, &all)
 						  : NULL;
+	/* "--no-FIELD" is "--FIELD=false". */
+	if (!f && !strncmp(name, "no_", 3) && !eq) {
+		struct names others;
+
+		f = find_option(args->verb, name + 3, &where, &others);
+		if (f && f->type == API_BOOL)
+			return set_option(args, where, f, "false", err);
+		f = NULL;
+	}
 	if (!f) {
 		if (arg[1] != '-')
 			find_option(args->verb, "", &where, &all);
@@ -331,10 +348,10 @@ static void print_value(const struct api_field *f)
 static void print_field_help(const struct api_field *f)
 {
 	printf("  %s--", !strcmp(f->name, "force") ? "-f, " : "");
-	print_option(f->name);
+	print_option(f);
 	if (f->type != API_BOOL)
 		print_value(f);
-	printf("\n          %s", f->help);
+	printf("\n          %s%s", turns_off(f) ? "turned off: " : "", f->help);
 	if (f->dflt && f->type != API_BOOL)
 		printf(" (%s)", f->dflt);
 	putchar('\n');
@@ -428,7 +445,7 @@ static void complete_options(const struct verb *verb)
 			if (!is_option(verb, sets[i], &sets[i]->f[j]))
 				continue;
 			printf("--");
-			print_option(sets[i]->f[j].name);
+			print_option(&sets[i]->f[j]);
 			putchar('\n');
 		}
 	}

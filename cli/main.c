@@ -180,6 +180,13 @@ const struct verb verbs[] = {
 	 .method = "mmu.policy",
 	 .operand = "NAME [POLICY]",
 	 .run = verb_mmu_policy},
+	{.name = "engine",
+	 .method = "machine.set_engine",
+	 .operand = "NAME [ENGINE]",
+	 .hidden = "wait",
+	 .run = verb_engine,
+	 .more = "The guest does not notice: the machine goes on where it was, or is refused with\n"
+		 "what its guest would see of the change.\n"},
 	{.name = "token new",
 	 .own = &token_new_options,
 	 .operand = "WHO",

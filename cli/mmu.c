@@ -280,10 +280,23 @@ int verb_mmu_context(struct args *args)
 
 /* ---- roots, slots, rmap ---- */
 
+/* What only the kernel knows is said, not shown as nothing. */
+bool mmu_unknown(struct json_object *r)
+{
+	const char *why = string_of(r, "unknown", NULL);
+
+	if (why)
+		printf("unknown: %s\n", why);
+	return why;
+}
+
 static void show_roots(struct json_object *r)
 {
 	struct json_object *all = object_of(r, "roots");
 	char role[160];
+
+	if (mmu_unknown(r))
+		return;
 
 	printf("%4s  %-18s  %-18s  %-8s  %-9s  %s\n", "VCPU", "CR3", "TABLE", "STATE", "OF",
 	       "ROLE");
@@ -327,12 +340,15 @@ static void show_slots(struct json_object *r)
 		       string_of(e, "hva", "?"), bool_of(e, "readonly") ? ", read-only" : "");
 		show_large(e, "pages_2m", "2M");
 		show_large(e, "pages_1g", "1G");
-		printf("  mapped now: %lld frames of 4K, %lld of 2M, %lld of 1G\n",
-		       (long long)int_of(mapped, "4k", 0), (long long)int_of(mapped, "2m", 0),
-		       (long long)int_of(mapped, "1g", 0));
+		if (mapped)
+			printf("  mapped now: %lld frames of 4K, %lld of 2M, %lld of 1G\n",
+			       (long long)int_of(mapped, "4k", 0),
+			       (long long)int_of(mapped, "2m", 0),
+			       (long long)int_of(mapped, "1g", 0));
 		printf("  dirty log: %lld clients; windows held: %lld\n",
 		       (long long)int_of(e, "watchers", 0), (long long)int_of(e, "windows", 0));
 	}
+	mmu_unknown(r);
 }
 
 int verb_mmu_slots(struct args *args)
@@ -345,6 +361,11 @@ static void show_rmap(struct json_object *r)
 	struct json_object *all = object_of(r, "sptes");
 	char role[160];
 
+	if (object_of(r, "unknown"))
+		printf("gfn %s, slot %lld, hva %s\n", string_of(r, "gfn", "?"),
+		       (long long)int_of(r, "slot", 0), string_of(r, "hva", "?"));
+	if (mmu_unknown(r))
+		return;
 	printf("gfn %s, slot %lld, hva %s: %zu %s\n", string_of(r, "gfn", "?"),
 	       (long long)int_of(r, "slot", 0), string_of(r, "hva", "?"), length_of(all),
 	       length_of(all) == 1 ? "entry maps it" : "entries map it");
@@ -376,6 +397,8 @@ int verb_mmu_audit(struct args *args)
 
 	if (!status && args->json)
 		print_json(reply.result);
+	else if (!status && mmu_unknown(reply.result))
+		;
 	else if (!status && !n)
 		printf("every invariant holds, in %lld table pages\n",
 		       (long long)int_of(reply.result, "pages", 0));
@@ -384,6 +407,30 @@ int verb_mmu_audit(struct args *args)
 		       string_of(reply.result, "first", "?"));
 	api_reply_finish(&reply);
 	return status ? status : n ? STATUS_FAILED : 0;
+}
+
+static void show_engine(struct json_object *r)
+{
+	const char *now = string_of(r, "engine", "?"), *was = string_of(r, "was", now);
+	struct json_object *list = json_object_object_get(r, "differences");
+
+	if (strcmp(now, was) != 0)
+		printf("%s (was %s)\n", now, was);
+	else
+		puts(now);
+	if (*string_of(r, "cpuid", ""))
+		puts(string_of(r, "cpuid", ""));
+	for (size_t n = 0; n < json_object_array_length(list); n++) {
+		struct json_object *d = json_object_array_get_idx(list, n);
+
+		printf("%s: %s, was %s\n", string_of(d, "what", "?"), string_of(d, "is", "?"),
+		       string_of(d, "was", "?"));
+	}
+}
+
+int verb_engine(struct args *args)
+{
+	return call_and_show(args, show_engine);
 }
 
 static void show_policy(struct json_object *r)

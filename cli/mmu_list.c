@@ -82,6 +82,7 @@ int verb_mmu_pages(struct args *args)
 	struct api_client *client = NULL;
 	int status = begin(args, &client);
 	int64_t next = 0, total = 0;
+	bool unknown = false;
 	size_t n = 0;
 
 	if (!status && !args->json)
@@ -101,6 +102,7 @@ int verb_mmu_pages(struct args *args)
 			print_page(json_object_array_get_idx(pages, i));
 		next = int_of(reply.result, "next", 0);
 		total = int_of(reply.result, "total", 0);
+		unknown = !args->json && mmu_unknown(reply.result);
 		set_param(args, "from", json_object_new_int64(next));
 		api_reply_finish(&reply);
 	} while (next);
@@ -109,7 +111,7 @@ int verb_mmu_pages(struct args *args)
 		json_object_object_add(whole, "pages", json_object_get(all));
 		json_object_object_add(whole, "total", json_object_new_int64(total));
 		print_json(whole);
-	} else if (!status) {
+	} else if (!status && !unknown) {
 		printf("%zu of %lld table pages\n", n, (long long)total);
 	}
 	json_object_put(whole);
@@ -308,6 +310,18 @@ static const struct api_field stat_fields[] = {
 const struct api_fields mmu_stat_options = API_FIELDS("the options", stat_fields);
 
 /* A counter of the machine's; of the vCPUs' the sum, or (vcpu >= 0) one's. */
+/* A histogram's is how often there was something to sort in. */
+static uint64_t count_of(struct json_object *value)
+{
+	uint64_t sum = 0;
+
+	if (!json_object_is_type(value, json_type_array))
+		return json_object_get_uint64(value);
+	for (size_t i = 0; i < json_object_array_length(value); i++)
+		sum += json_object_get_uint64(json_object_array_get_idx(value, i));
+	return sum;
+}
+
 static uint64_t counter(struct json_object *r, struct json_object *desc, int vcpu)
 {
 	const char *name = string_of(desc, "name", "?");
@@ -315,12 +329,34 @@ static uint64_t counter(struct json_object *r, struct json_object *desc, int vcp
 	uint64_t sum = 0;
 
 	if (!strcmp(string_of(desc, "of", ""), "vm"))
-		return json_object_get_uint64(object_of(object_of(r, "vm"), name));
+		return count_of(object_of(object_of(r, "vm"), name));
 	for (size_t i = 0; vcpus && i < json_object_array_length(vcpus); i++)
 		if (vcpu < 0 || (size_t)vcpu == i)
-			sum += json_object_get_uint64(
-				object_of(json_object_array_get_idx(vcpus, i), name));
+			sum += count_of(object_of(json_object_array_get_idx(vcpus, i), name));
 	return sum;
+}
+
+/* The buckets that hold something, of the machine's or the first vCPU's histogram. */
+static void print_buckets(struct json_object *r, struct json_object *desc)
+{
+	const char *name = string_of(desc, "name", "?");
+	bool linear = !strcmp(string_of(desc, "type", ""), "linear_hist");
+	uint64_t step = (uint64_t)int_of(desc, "bucket_size", 1);
+	struct json_object *vcpus = object_of(r, "vcpus"), *v;
+
+	v = !strcmp(string_of(desc, "of", ""), "vm") || !vcpus
+		    ? object_of(r, "vm")
+		    : json_object_array_get_idx(vcpus, 0);
+	v = object_of(v, name);
+	if (!json_object_is_type(v, json_type_array))
+		return;
+	for (size_t i = 0; i < MIN(json_object_array_length(v), (size_t)64); i++) {
+		uint64_t n = json_object_get_uint64(json_object_array_get_idx(v, i));
+		uint64_t from = linear ? i * step : i ? 1ull << (i - 1) : 0;
+
+		if (n)
+			printf("    from %19" PRIu64 " %14" PRIu64 "\n", from, n);
+	}
 }
 
 static double seconds_between(struct json_object *now, struct json_object *before)
@@ -359,6 +395,7 @@ static bool print_counter(struct json_object *now, struct json_object *before,
 	for (size_t i = 0; !of_vm && vcpus > 1 && i < MIN(vcpus, (size_t)VCPUS_SHOWN); i++)
 		printf(" %11" PRIu64, counter(now, desc, (int)i));
 	putchar('\n');
+	print_buckets(now, desc);
 	return true;
 }
 

@@ -91,6 +91,7 @@ int verb_mmu_audit(struct args *args);
 int verb_mmu_context(struct args *args);
 int verb_mmu_map(struct args *args);
 int verb_mmu_pages(struct args *args);
+int verb_engine(struct args *args);
 int verb_mmu_policy(struct args *args);
 int verb_mmu_rmap(struct args *args);
 int verb_mmu_roots(struct args *args);
@@ -176,5 +177,7 @@ struct json_object *make_definition(struct args *args, struct api_error *err);
 
 /* mmu.c: a role of the API's in one line. */
 void mmu_role_text(struct json_object *role, char *out, size_t len);
+/* Print an answer's "unknown", what only the kernel knows; false when it has none. */
+bool mmu_unknown(struct json_object *r);
 
 #endif

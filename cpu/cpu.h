@@ -116,6 +116,7 @@ struct cpu_state {
 	enum cpu_activity activity;
 	bool int_shadow_sti, int_shadow_movss;
 	bool nmi_blocked;
+	uint8_t nmi_pending;  /* NMIs that wait, 0..2: L0's, the processor does not look at it */
 	uint64_t pending_dbg; /* DR6 bits of a #DB that is still to come (MOV SS, TF after HLT, ..)
 			       */
 	/* To be delivered at the next cpu_run(); after an exit, what was being delivered then. */
@@ -351,11 +352,18 @@ void cpu_domain_destroy(struct cpu_domain *d);
  */
 void cpu_domain_notify_write(struct cpu_domain *d, hpa_t hpa, uint64_t len);
 
+/*
+ * Map what every processor of this process needs and a sandbox may forbid to be mapped later:
+ * executable memory. cpu_create() does so, too. 0 or -errno.
+ */
+int cpu_prepare(void);
 /* @cpuid is copied. NULL on lack of memory. */
 struct cpu *cpu_create(struct cpu_domain *d, const struct cpu_cpuid *cpuid, unsigned count);
 void cpu_destroy(struct cpu *c);
 /* RESET or INIT (SDM 3A 10.1.1); INIT leaves what the manual says it leaves. */
 void cpu_reset(struct cpu *c, bool init);
+/* The same for a state without a processor; @signature is CPUID leaf 1's EAX. */
+void cpu_state_reset(struct cpu_state *s, bool init, uint32_t signature);
 
 struct cpu_state *cpu_state(struct cpu *c);
 struct cpu_controls *cpu_controls(struct cpu *c);
@@ -402,6 +410,15 @@ int cpu_set_cr3(struct cpu *c, uint64_t value); /* value includes bit 63 of the 
 int cpu_set_cr4(struct cpu *c, uint64_t value);
 int cpu_set_cr8(struct cpu *c, uint64_t value);
 int cpu_set_xcr0(struct cpu *c, uint64_t value);
+/*
+ * IA32_ARCH_CAPABILITIES. Nothing of the host's speculation shows in an interpreter: RDCL_NO,
+ * IBRS_ALL, SKIP_L1DFL, SSB_NO, MDS_NO, PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO,
+ * BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO, ITS_NO.
+ */
+#define CPU_ARCH_CAPABILITIES                                                                      \
+	(BIT(0) | BIT(1) | BIT(3) | BIT(4) | BIT(5) | BIT(6) | BIT(8) | BIT(13) | BIT(14) |        \
+	 BIT(15) | BIT(20) | BIT(24) | BIT(26) | BIT(27) | BIT(62))
+#define CPU_MICROCODE (1ull << 32) /* IA32_BIOS_SIGN_ID */
 /* -1: not an MSR of ours. */
 int cpu_rdmsr(struct cpu *c, uint32_t index, uint64_t *value);
 int cpu_wrmsr(struct cpu *c, uint32_t index, uint64_t value);
@@ -474,5 +491,11 @@ unsigned cpu_history(const struct cpu *c, uint64_t *rip, unsigned max);
  */
 unsigned cpu_disassemble(const struct cpu *c, const uint8_t *bytes, unsigned len, uint64_t rip,
 			 char *text, size_t text_len);
+/*
+ * Its name alone, "(bad)" if it is none; lives for ever. @ret_general: it touches nothing but
+ * general registers, RFLAGS, segments and memory, unless it faults; where that is not sure, false.
+ */
+const char *cpu_mnemonic(const struct cpu *c, const uint8_t *bytes, unsigned len,
+			 bool *ret_general);
 
 #endif

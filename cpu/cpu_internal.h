@@ -671,7 +671,6 @@ struct cpu_task_switch {
 void cpu_task_switch(struct cpu *c, const struct cpu_task_switch *t);
 /* thunk.c */
 int cpu_thunks_init(struct cpu *c);
-void cpu_thunks_finish(struct cpu *c);
 /* xsave.c: what CPUID leaf 0xd must say for XCR0 as it is now (EBX of subleaf 0 and 1). */
 uint32_t cpu_xsave_size(const struct cpu *c, uint64_t features, bool compacted);
 /* XINUSE: the components that are not in their initial configuration. */

@@ -5,16 +5,7 @@
 #define GP	 ((int)X86_VEC_GP)
 #define NOT_OURS (-1)
 
-/*
- * Nothing of the host's speculation shows in an interpreter: RDCL_NO, IBRS_ALL, SKIP_L1DFL, SSB_NO,
- * MDS_NO, PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO,
- * RFDS_NO, ITS_NO.
- */
-#define ARCH_CAPABILITIES                                                                          \
-	(BIT(0) | BIT(1) | BIT(3) | BIT(4) | BIT(5) | BIT(6) | BIT(8) | BIT(13) | BIT(14) |        \
-	 BIT(15) | BIT(20) | BIT(24) | BIT(26) | BIT(27) | BIT(62))
-#define MTRR_CAP       (8u | BIT(8) | BIT(10)) /* eight ranges, fixed ones, write combining */
-#define MICROCODE      (1ull << 32)
+#define MTRR_CAP       (8u | BIT(8) | BIT(10))	  /* eight ranges, fixed ones, write combining */
 #define SPEC_CTRL_OK   (BIT(0) | BIT(1) | BIT(2)) /* IBRS, STIBP, SSBD */
 #define DEBUGCTL_OK    (BIT(0) | BIT(1))	  /* LBR, BTF */
 #define MISC_ENABLE_RO (BIT(11) | BIT(12))
@@ -202,12 +193,12 @@ int cpu_rdmsr(struct cpu *c, uint32_t index, uint64_t *value)
 	case X86_MSR_SPEC_CTRL: return give(cpu_has(c, CPU_FEAT_SPEC_CTRL), c->s.spec_ctrl, value);
 	case X86_MSR_PRED_CMD: return GP; /* write-only */
 	case X86_MSR_ARCH_CAPABILITIES:
-		return give(cpu_has(c, CPU_FEAT_ARCH_CAP), ARCH_CAPABILITIES, value);
+		return give(cpu_has(c, CPU_FEAT_ARCH_CAP), CPU_ARCH_CAPABILITIES, value);
 	case X86_MSR_XSS: return give(cpu_has(c, CPU_FEAT_XSAVES), c->s.xss, value);
 	case X86_MSR_MISC_ENABLE: return give(true, c->s.misc_enable, value);
 	case X86_MSR_DEBUGCTL: return give(true, c->s.debugctl, value);
 	case X86_MSR_PLATFORM_ID: return give(true, 0, value);
-	case X86_MSR_BIOS_SIGN_ID: return give(true, MICROCODE, value);
+	case X86_MSR_BIOS_SIGN_ID: return give(true, CPU_MICROCODE, value);
 	case X86_MSR_FEATURE_CONTROL: return give(true, 1, value); /* locked, VMX off */
 	case X86_MSR_MCG_CAP:
 	case X86_MSR_MCG_STATUS: return give(cpu_has(c, CPU_FEAT_MCA), 0, value);

@@ -39,11 +39,8 @@ static void reset_rest(struct cpu_state *s)
 	s->cr0 = X86_CR0_CD | X86_CR0_NW;
 }
 
-void cpu_reset(struct cpu *c, bool init)
+void cpu_state_reset(struct cpu_state *s, bool init, uint32_t signature)
 {
-	struct cpu_state *s = &c->s;
-	uint32_t leaf1[4];
-
 	if (!init)
 		reset_rest(s);
 	memset(s->gpr, 0, sizeof(s->gpr));
@@ -60,9 +57,16 @@ void cpu_reset(struct cpu *c, bool init)
 	s->int_shadow_sti = s->int_shadow_movss = s->nmi_blocked = false;
 	s->pending_dbg = 0;
 	s->event.valid = false;
-	c->resume_icount = ~0ull; /* another first instruction, be it there again */
+	s->gpr[X86_RDX] = signature;
+}
+
+void cpu_reset(struct cpu *c, bool init)
+{
+	uint32_t leaf1[4];
+
 	cpu_cpuid(c, 1, 0, leaf1);
-	s->gpr[X86_RDX] = leaf1[0];
+	cpu_state_reset(&c->s, init, leaf1[0]);
+	c->resume_icount = ~0ull; /* another first instruction, be it there again */
 	cpu_tlb_flush_all(c);
 	cpu_state_changed(c);
 }

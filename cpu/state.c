@@ -132,7 +132,6 @@ void cpu_destroy(struct cpu *c)
 	if (!c)
 		return;
 	cpu_peer_finish(c);
-	cpu_thunks_finish(c);
 	cpu_tlb_finish(c);
 	cpu_cache_finish(c);
 	free(c->feat);

@@ -20,17 +20,18 @@ struct thunk {
 	uint32_t len;
 };
 
-/* One arena a process: thunks hold nothing of a machine. Pages are writable at rw, executable at
- * rx. */
+/*
+ * One arena a process: thunks hold nothing of a machine. Pages are writable at rw, executable at
+ * rx. It stays when its last user goes: a process that has locked itself up cannot map another.
+ */
 struct cpu_thunks {
-	unsigned users;
 	uint8_t *rw, *rx;
 	size_t used;
 	struct thunk *hash[1u << HASH_BITS];
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct cpu_thunks *arena; /* under lock; users hold it alive */
+static struct cpu_thunks *arena; /* under lock */
 
 static int map_arena(struct cpu_thunks *t)
 {
@@ -58,7 +59,7 @@ static int map_arena(struct cpu_thunks *t)
 	return ret;
 }
 
-int cpu_thunks_init(struct cpu *c)
+int cpu_prepare(void)
 {
 	int ret = 0;
 
@@ -72,37 +73,17 @@ int cpu_thunks_init(struct cpu *c)
 		else
 			arena = t;
 	}
-	if (!ret) {
-		arena->users++;
-		c->thunks = arena;
-	}
 	pthread_mutex_unlock(&lock);
 	return ret;
 }
 
-void cpu_thunks_finish(struct cpu *c)
+int cpu_thunks_init(struct cpu *c)
 {
-	struct cpu_thunks *t = c->thunks;
+	int ret = cpu_prepare();
 
-	if (!t)
-		return;
-	c->thunks = NULL;
-	pthread_mutex_lock(&lock);
-	if (--t->users == 0) {
-		for (unsigned n = 0; n < ARRAY_SIZE(t->hash); n++) {
-			struct thunk *next;
-
-			for (struct thunk *k = t->hash[n]; k; k = next) {
-				next = k->next;
-				free(k);
-			}
-		}
-		munmap(t->rw, ARENA_SIZE);
-		munmap(t->rx, ARENA_SIZE);
-		free(t);
-		arena = NULL;
-	}
-	pthread_mutex_unlock(&lock);
+	if (!ret)
+		c->thunks = arena;
+	return ret;
 }
 
 static unsigned hash_bytes(const uint8_t *p, unsigned len)

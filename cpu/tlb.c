@@ -2,6 +2,7 @@
 /* The TLB: address space numbers, filling, and all ways to forget. */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/bitmap.h"
 #include "cpu/core.h"
@@ -26,12 +27,17 @@ static void forget(struct cpu_tlb2_entry *e)
 	e->id = 0; /* nobody's */
 }
 
+static void wipe_first_level(struct cpu *c)
+{
+	memset(c->tlb, 0xff, CPU_TLB_ENTRIES * sizeof(*c->tlb));
+	cpu_tlb_drop_fetch(c);
+}
+
 static void wipe(struct cpu *c)
 {
 	struct cpu_mmu_cache *k = c->walkc;
 
-	memset(c->tlb, 0xff, CPU_TLB_ENTRIES * sizeof(*c->tlb));
-	cpu_tlb_drop_fetch(c);
+	wipe_first_level(c);
 	memset(k->large, 0, sizeof(k->large));
 	memset(k->wfilter, 0, sizeof(k->wfilter));
 	memset(k->huge, 0, sizeof(k->huge));
@@ -655,20 +661,26 @@ void cpu_tlb_drop_write_all(struct cpu *c)
 
 int cpu_tlb_init(struct cpu *c)
 {
-	c->walkc = aligned_alloc(64, ALIGN_UP(sizeof(*c->walkc), (size_t)64));
+	/* Mostly memory that a processor which runs little never touches: zero without a write. */
+	c->walkc = mmap(NULL, sizeof(*c->walkc), PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (c->walkc == MAP_FAILED) {
+		c->walkc = NULL;
+		return -1;
+	}
 	c->tlb = aligned_alloc(64, CPU_TLB_ENTRIES * sizeof(*c->tlb));
 	c->itlb = aligned_alloc(64, ALIGN_UP(CPU_ITLB_ENTRIES * sizeof(*c->itlb), (size_t)64));
-	if (!c->walkc || !c->tlb || !c->itlb)
+	if (!c->tlb || !c->itlb)
 		return -1;
-	memset(c->walkc, 0, sizeof(*c->walkc));
-	wipe(c);
+	wipe_first_level(c);
 	cpu_walk_flush(c);
 	return 0;
 }
 
 void cpu_tlb_finish(struct cpu *c)
 {
-	free(c->walkc);
+	if (c->walkc)
+		munmap(c->walkc, sizeof(*c->walkc));
 	free(c->tlb);
 	free(c->itlb);
 }

@@ -39,6 +39,7 @@ struct auth {
 	char *tokens_file;
 	struct api_tokens *tokens;
 	struct stat tokens_stat; /* of the file that was read */
+	bool tokens_changed;	 /* since auth_changed() was asked */
 };
 
 static enum api_access level_of(int config_level)
@@ -105,7 +106,10 @@ static void refresh_tokens(struct auth *auth)
 		return;
 	if (stat(auth->tokens_file, &st) < 0)
 		st = (struct stat){0};
-	if (!same_file(&st, &auth->tokens_stat) && read_tokens(auth, &err))
+	if (same_file(&st, &auth->tokens_stat))
+		return;
+	auth->tokens_changed = true;
+	if (read_tokens(auth, &err))
 		journal_write(&(struct journal_entry){.event = JOURNAL_CONFIG_REFUSED,
 						      .level = LOG_LEVEL_ERR},
 			      "no token is accepted: %s", err.text);
@@ -222,6 +226,16 @@ int auth_reload(struct auth *auth, const struct umbrad_config *config, struct ap
 	return 0;
 }
 
+bool auth_changed(struct auth *auth)
+{
+	bool changed;
+
+	refresh_tokens(auth);
+	changed = auth->tokens_changed;
+	auth->tokens_changed = false;
+	return changed;
+}
+
 struct api_tls *auth_tls(struct auth *auth, enum auth_tls which)
 {
 	return auth->tls[which];
@@ -283,6 +297,14 @@ void auth_cert(const struct auth *auth, const char *cn, struct api_caller *calle
 	set_level(caller, level >= API_READ ? level : auth->other_certs);
 }
 
+static void take_token(struct api_caller *caller, const struct api_token *token)
+{
+	caller->uid = (uid_t)-1;
+	caller->token = token->id;
+	snprintf(caller->name, sizeof(caller->name), "token:%s", token->name);
+	set_level(caller, token->level);
+}
+
 int auth_token(struct auth *auth, const char *secret, struct api_caller *caller,
 	       struct api_error *err)
 {
@@ -292,9 +314,20 @@ int auth_token(struct auth *auth, const char *secret, struct api_caller *caller,
 	token = api_tokens_find(auth->tokens, secret);
 	if (!token)
 		return api_error_set(err, API_KIND_DENIED, "the token is not known");
-	caller->uid = (uid_t)-1;
-	snprintf(caller->name, sizeof(caller->name), "token:%s", token->name);
-	set_level(caller, token->level);
+	take_token(caller, token);
+	return 0;
+}
+
+/* Who came with a token that we know no more by its secret. */
+static int token_again(struct auth *auth, uint64_t id, struct api_caller *caller)
+{
+	const struct api_token *token;
+
+	refresh_tokens(auth);
+	token = api_tokens_by_id(auth->tokens, id);
+	if (!token)
+		return -EACCES;
+	take_token(caller, token);
 	return 0;
 }
 
@@ -319,6 +352,8 @@ int auth_identify(void *umbrad, const struct api_peer *peer, struct api_caller *
 {
 	const struct umbrad *d = umbrad;
 
+	if (peer->was && peer->was->token)
+		return token_again(d->auth, peer->was->token, caller);
 	if (!peer->tls) {
 		identify_unix(d->auth, peer->fd, caller);
 	} else if (peer->cert) {

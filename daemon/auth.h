@@ -21,10 +21,12 @@ int auth_create(struct auth **out, const struct umbrad_config *config, bool syst
 		struct api_error *err);
 void auth_destroy(struct auth *auth); /* NULL-safe */
 /*
- * The configuration has changed, or the files that it names. For connections to come; on failure
- * (-errno with *err) all stays as it was.
+ * The configuration has changed, or the files that it names; on failure (-errno with *err) all
+ * stays as it was. Connections that there are must be looked at again, as after auth_changed().
  */
 int auth_reload(struct auth *auth, const struct umbrad_config *config, struct api_error *err);
+/* Whether the file of tokens has changed since this was asked last. */
+bool auth_changed(struct auth *auth);
 /* NULL: no certificate is configured, nobody can be served. Borrowed. */
 struct api_tls *auth_tls(struct auth *auth, enum auth_tls which);
 

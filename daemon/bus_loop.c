@@ -16,6 +16,9 @@
 struct bus_loop {
 	sd_bus *bus;
 	struct event *in, *out, *timer;
+	bool writing;	 /* @out is pending */
+	uint64_t due;	 /* when @timer fires; UINT64_MAX: it is not pending */
+	bool processing; /* its end looks after the events */
 	void (*lost)(void *data, int error);
 	void *data;
 };
@@ -28,25 +31,47 @@ static uint64_t now_us(void)
 	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
 }
 
+/* When sd-bus wants to be called whatever comes; 0: at once, as something has been read already, or
+ * the connection has broken, which the next call says. */
+static uint64_t due(struct bus_loop *loop)
+{
+	uint64_t when = UINT64_MAX;
+
+	return sd_bus_get_timeout(loop->bus, &when) >= 0 ? when : 0;
+}
+
+static void rearm_timer(struct bus_loop *loop, uint64_t when)
+{
+	uint64_t now = now_us(), left = when > now ? when - now : 0;
+	const struct timeval tv = {.tv_sec = (time_t)(left / 1000000),
+				   .tv_usec = (suseconds_t)(left % 1000000)};
+
+	loop->due = when;
+	if (when == UINT64_MAX)
+		event_del(loop->timer);
+	else
+		event_add(loop->timer, &tv);
+}
+
+/* Nothing is to be done after most messages, and then nothing is. */
 void bus_loop_rearm(struct bus_loop *loop)
 {
-	uint64_t when = UINT64_MAX, now = now_us();
-	int events = sd_bus_get_events(loop->bus);
+	int events = loop->processing ? 0 : sd_bus_get_events(loop->bus);
+	bool write = events > 0 && events & POLLOUT;
+	uint64_t when;
 
-	if (events > 0 && events & POLLOUT)
-		event_add(loop->out, NULL);
-	else
-		event_del(loop->out);
-	/* 0: something has been read already. */
-	if (sd_bus_get_timeout(loop->bus, &when) >= 0 && when != UINT64_MAX) {
-		uint64_t left = when > now ? when - now : 0;
-		const struct timeval tv = {.tv_sec = (time_t)(left / 1000000),
-					   .tv_usec = (suseconds_t)(left % 1000000)};
-
-		event_add(loop->timer, &tv);
-	} else {
-		event_del(loop->timer);
+	if (loop->processing)
+		return;
+	if (write != loop->writing) {
+		loop->writing = write;
+		if (write)
+			event_add(loop->out, NULL);
+		else
+			event_del(loop->out);
 	}
+	when = due(loop);
+	if (when != loop->due)
+		rearm_timer(loop, when);
 }
 
 static void on_bus(evutil_socket_t fd, short what, void *arg)
@@ -54,8 +79,18 @@ static void on_bus(evutil_socket_t fd, short what, void *arg)
 	struct bus_loop *loop = arg;
 	int ret = 1;
 
-	for (unsigned i = 0; ret > 0 && i < MESSAGES_MAX; i++)
+	if (what & EV_WRITE)
+		loop->writing = false;
+	if (what & EV_TIMEOUT)
+		loop->due = UINT64_MAX;
+	loop->processing = true;
+	/* What has not been read yet, the descriptor tells: looking for it costs a system call. */
+	for (unsigned i = 0; ret > 0 && i < MESSAGES_MAX; i++) {
 		ret = sd_bus_process(loop->bus, NULL);
+		if (due(loop) > 0)
+			break;
+	}
+	loop->processing = false;
 	if (ret < 0) {
 		event_del(loop->in);
 		event_del(loop->out);
@@ -76,7 +111,7 @@ int bus_loop_create(struct bus_loop **out, struct event_base *base, sd_bus *bus,
 		free(loop);
 		return fd < 0 ? fd : -ENOMEM;
 	}
-	*loop = (struct bus_loop){.bus = bus, .lost = lost, .data = data};
+	*loop = (struct bus_loop){.bus = bus, .due = UINT64_MAX, .lost = lost, .data = data};
 	loop->in = event_new(base, fd, EV_READ | EV_PERSIST, on_bus, loop);
 	loop->out = event_new(base, fd, EV_WRITE, on_bus, loop);
 	loop->timer = evtimer_new(base, on_bus, loop);

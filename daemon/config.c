@@ -132,6 +132,14 @@ static const struct api_field machines_rows[] = {
 	 MACHINES(sandbox),
 	 .dflt = "auto",
 	 .help = "the sandbox of machines whose definition says nothing"},
+	{.name = "kvm",
+	 .type = API_ENUM,
+	 .choices = machine_kvm_use_names,
+	 MACHINES(kvm),
+	 .dflt = "hardware",
+	 .help = "engine auto takes /dev/kvm where the processor has virtualization, wherever it "
+		 "is, or "
+		 "no machine may use it"},
 	{.name = "watchdog",
 	 .type = API_NUMBER,
 	 .max = 3600,

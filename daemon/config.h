@@ -50,6 +50,7 @@ struct umbrad_config {
 	struct config_machines {
 		int units;	 /* enum config_units: each machine a systemd service */
 		int sandbox;	 /* index in machine_sandbox_names: where a definition is silent */
+		int kvm;	 /* enum machine_kvm_use */
 		double watchdog; /* no answer of umbra-vm for so long: hung; 0: never */
 		double start_timeout; /* from the process to the first instruction */
 		double stop_timeout;  /* from the power button to force */

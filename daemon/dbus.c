@@ -76,6 +76,12 @@ static int on_name(sd_bus_message *m, void *arg, sd_bus_error *ret_error)
 	return 1;
 }
 
+/* What dbus_on_message() does not take, sd-bus refuses. */
+static int on_foreign(sd_bus_message *m, void *arg, sd_bus_error *ret_error)
+{
+	return 0;
+}
+
 static void connect_bus(struct dbus *b)
 {
 	int ret = b->d->paths.system ? sd_bus_open_system(&b->bus) : sd_bus_open_user(&b->bus);
@@ -83,7 +89,10 @@ static void connect_bus(struct dbus *b)
 	if (ret >= 0)
 		ret = bus_loop_create(&b->loop, b->d->base, b->bus, on_lost, b);
 	if (ret >= 0)
-		ret = sd_bus_add_fallback(b->bus, NULL, DBUS_ROOT, dbus_on_message, b);
+		ret = sd_bus_add_filter(b->bus, NULL, dbus_on_message, b);
+	/* So that sd-bus shows the way to it from "/". */
+	if (ret >= 0)
+		ret = sd_bus_add_fallback(b->bus, NULL, DBUS_ROOT, on_foreign, NULL);
 	if (ret >= 0)
 		ret = sd_bus_request_name_async(b->bus, NULL, DBUS_NAME, 0, on_name, b);
 	if (ret >= 0) {
@@ -110,6 +119,7 @@ int dbus_create(struct dbus **out, struct umbrad *d)
 		return ret;
 	}
 	b->d = d;
+	b->show_machine = api_method_find(d->dispatcher.table, dbus_kinds[DBUS_MACHINE].show);
 	list_init(&b->peers);
 	b->retry = evtimer_new(d->base, on_retry, b);
 	if (!b->retry) {
@@ -130,6 +140,17 @@ void dbus_destroy(struct dbus *bus)
 		event_free(bus->retry);
 	dbus_table_finish(&bus->table);
 	free(bus);
+}
+
+void dbus_recheck(struct dbus *bus)
+{
+	struct dbus_peer *peer;
+
+	if (!bus)
+		return;
+	list_for_each_entry (peer, &bus->peers, link)
+		if (peer->known)
+			dbus_peer_identify(peer);
 }
 
 size_t dbus_peers(const struct dbus *bus)

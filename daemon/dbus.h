@@ -18,6 +18,8 @@ struct dbus;
 int dbus_create(struct dbus **out, struct umbrad *d);
 /* Calls in flight are gone, machines stay registered. NULL-safe. */
 void dbus_destroy(struct dbus *bus);
+/* The configuration of who may do what has changed. NULL-safe. */
+void dbus_recheck(struct dbus *bus);
 /* Bus connections that have called us and are still there; 0 for NULL. */
 size_t dbus_peers(const struct dbus *bus);
 

@@ -17,6 +17,7 @@
 struct dbus {
 	struct umbrad *d;
 	struct dbus_table table;
+	const struct api_method *show_machine; /* what a machine's properties are counted as */
 	/* While connected: */
 	sd_bus *bus;
 	struct bus_loop *loop;
@@ -37,8 +38,11 @@ struct dbus_peer {
 	sd_bus_slot *vanished, *asking; /* a match; the question who it is */
 	bool known;			/* @caller is filled */
 	bool reads;			/* it may: signals are sent to it */
-	struct api_caller caller;
-	struct list requests; /* in flight */
+	uid_t uid;			/* as the bus says */
+	gid_t *gids;
+	size_t n_gids;
+	struct api_caller caller; /* what umbrad.conf makes of that */
+	struct list requests;	  /* in flight */
 	size_t n_requests;
 };
 
@@ -72,11 +76,13 @@ void dbus_send(struct dbus *b, sd_bus_message *m);
 struct dbus_peer *dbus_peer_get(struct dbus *b, sd_bus_message *m);
 /* Its requests go with it. */
 void dbus_peer_destroy(struct dbus_peer *peer);
+/* What its user and groups may do, by the configuration that there is now. */
+void dbus_peer_identify(struct dbus_peer *peer);
 /* Let the request begin once it is known who asks and whether it may. */
 void dbus_authorize(struct dbus_request *r);
 
 /* dbus_call.c */
-/* Every method call at or below DBUS_ROOT. */
+/* A filter: takes every method call at or below DBUS_ROOT, and lets pass what else comes. */
 int dbus_on_message(sd_bus_message *m, void *bus, sd_bus_error *ret_error);
 /* Who asks is known, and what it may do: begin. */
 void dbus_request_begin(struct dbus_request *r);
@@ -92,6 +98,8 @@ const char *dbus_id_of(enum dbus_kind_id kind, struct json_object *shown);
 /* "v": one property; @shown as dbus_kinds[].show gives it. */
 int dbus_append_property(sd_bus_message *m, const struct dbus_property *p,
 			 struct json_object *shown);
+/* The same of the value itself; NULL: it is absent. */
+int dbus_append_value(sd_bus_message *m, const struct dbus_property *p, struct json_object *v);
 /* "a{sv}": all, or (@state) those only that do not come from the definition. */
 int dbus_append_properties(sd_bus_message *m, const struct dbus_table *t, enum dbus_kind_id kind,
 			   struct json_object *shown, bool state);

@@ -43,14 +43,19 @@ static struct json_object *value_of(const struct dbus_property *p, struct json_o
 }
 
 /* Always of the type that the introspection says. */
-int dbus_append_property(sd_bus_message *m, const struct dbus_property *p,
-			 struct json_object *shown)
+int dbus_append_value(sd_bus_message *m, const struct dbus_property *p, struct json_object *v)
 {
 	int ret = sd_bus_message_open_container(m, 'v', dbus_signature(p->field));
 
 	if (ret >= 0)
-		ret = dbus_append(m, p->field, value_of(p, shown));
+		ret = dbus_append(m, p->field, v);
 	return ret < 0 ? ret : sd_bus_message_close_container(m);
+}
+
+int dbus_append_property(sd_bus_message *m, const struct dbus_property *p,
+			 struct json_object *shown)
+{
+	return dbus_append_value(m, p, value_of(p, shown));
 }
 
 int dbus_append_properties(sd_bus_message *m, const struct dbus_table *t, enum dbus_kind_id kind,

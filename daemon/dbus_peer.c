@@ -37,7 +37,16 @@ void dbus_peer_destroy(struct dbus_peer *peer)
 	sd_bus_slot_unref(peer->vanished);
 	sd_bus_slot_unref(peer->asking);
 	free(peer->name);
+	free(peer->gids);
 	free(peer);
+}
+
+void dbus_peer_identify(struct dbus_peer *peer)
+{
+	auth_unix(peer->b->d->auth, peer->uid, peer->gids, peer->n_gids, &peer->caller);
+	peer->caller.transport = API_T_DBUS;
+	peer->caller.passes_fds = true;
+	peer->reads &= peer->caller.level >= API_READ;
 }
 
 static int on_vanished(sd_bus_message *m, void *arg, sd_bus_error *ret_error)
@@ -46,8 +55,28 @@ static int on_vanished(sd_bus_message *m, void *arg, sd_bus_error *ret_error)
 	return 1;
 }
 
+static int read_groups(struct dbus_peer *peer, sd_bus_message *m)
+{
+	const void *gids;
+	size_t size;
+	int ret = sd_bus_message_enter_container(m, 'v', "au");
+
+	if (ret >= 0)
+		ret = sd_bus_message_read_array(m, 'u', &gids, &size);
+	if (ret < 0)
+		return ret;
+	peer->n_gids = MIN(size / sizeof(gid_t), (size_t)GROUPS_MAX);
+	free(peer->gids);
+	peer->gids = calloc(MAX(peer->n_gids, (size_t)1), sizeof(gid_t));
+	if (!peer->gids)
+		return -ENOMEM;
+	if (peer->n_gids)
+		memcpy(peer->gids, gids, peer->n_gids * sizeof(gid_t));
+	return sd_bus_message_exit_container(m);
+}
+
 /* The user and groups in the bus's answer, an a{sv}. */
-static int read_credentials(sd_bus_message *m, uid_t *uid, gid_t *gids, size_t *n)
+static int read_credentials(struct dbus_peer *peer, sd_bus_message *m)
 {
 	const char *key;
 	int ret = sd_bus_message_enter_container(m, 'a', "{sv}");
@@ -58,18 +87,9 @@ static int read_credentials(sd_bus_message *m, uid_t *uid, gid_t *gids, size_t *
 		ret = sd_bus_message_read_basic(m, 's', &key);
 		if (ret >= 0 && !strcmp(key, "UnixUserID")) {
 			ret = sd_bus_message_read(m, "v", "u", &id);
-			*uid = ret >= 0 ? id : (uid_t)-1;
+			peer->uid = ret >= 0 ? id : (uid_t)-1;
 		} else if (ret >= 0 && !strcmp(key, "UnixGroupIDs")) {
-			ret = sd_bus_message_enter_container(m, 'v', "au");
-			if (ret >= 0)
-				ret = sd_bus_message_enter_container(m, 'a', "u");
-			while (ret >= 0 && (ret = sd_bus_message_read_basic(m, 'u', &id)) > 0)
-				if (*n < GROUPS_MAX)
-					gids[(*n)++] = id;
-			if (ret >= 0)
-				ret = sd_bus_message_exit_container(m);
-			if (ret >= 0)
-				ret = sd_bus_message_exit_container(m);
+			ret = read_groups(peer, m);
 		} else if (ret >= 0) {
 			ret = sd_bus_message_skip(m, "v");
 		}
@@ -81,11 +101,8 @@ static int read_credentials(sd_bus_message *m, uid_t *uid, gid_t *gids, size_t *
 
 static int on_credentials(sd_bus_message *m, void *arg, sd_bus_error *ret_error)
 {
-	_cleanup_free_ gid_t *gids = calloc(GROUPS_MAX, sizeof(*gids));
 	struct dbus_peer *peer = arg;
 	struct dbus_request *r, *tmp;
-	uid_t uid = (uid_t)-1;
-	size_t n = 0;
 
 	/* It has gone before we could ask. */
 	if (sd_bus_message_is_method_error(m, NULL)) {
@@ -93,11 +110,11 @@ static int on_credentials(sd_bus_message *m, void *arg, sd_bus_error *ret_error)
 		return 1;
 	}
 	/* Whom the bus does not know is nobody. */
-	if (!gids || read_credentials(m, &uid, gids, &n))
-		uid = (uid_t)-1;
-	auth_unix(peer->b->d->auth, uid, gids, n, &peer->caller);
-	peer->caller.transport = API_T_DBUS;
-	peer->caller.passes_fds = true;
+	if (read_credentials(peer, m)) {
+		peer->uid = (uid_t)-1;
+		peer->n_gids = 0;
+	}
+	dbus_peer_identify(peer);
 	peer->known = true;
 	list_for_each_entry_safe (r, tmp, &peer->requests, link)
 		dbus_authorize(r);
@@ -144,6 +161,7 @@ struct dbus_peer *dbus_peer_get(struct dbus *b, sd_bus_message *m)
 	if (!peer)
 		return NULL;
 	peer->b = b;
+	peer->uid = (uid_t)-1;
 	list_init(&peer->requests);
 	list_add(&b->peers, &peer->link);
 	b->n_peers++;

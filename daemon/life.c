@@ -63,6 +63,7 @@ static void release_process(struct machine *m)
 	m->hung = false;
 	json_object_put(m->sandbox);
 	m->sandbox = NULL;
+	*m->engine = *m->engine_why = 0;
 	evtimer_del(m->timeout);
 	evtimer_del(m->kill);
 	evtimer_del(m->button);
@@ -145,7 +146,10 @@ static void run_over(struct machine *m)
 		machine_save_run(m);
 	clear_run(m, m->restart_at > 0);
 	tell_end(m);
-	machine_set_state(m, MACHINE_STOPPED);
+	if (m->state == MACHINE_STOPPED)
+		machine_emit_state(m); /* it ended while no umbrad was there to tell it */
+	else
+		machine_set_state(m, MACHINE_STOPPED);
 	told = machine_answer_waiters(m);
 	if (m->restart_at > 0)
 		supervise_arm(m);
@@ -174,8 +178,13 @@ static void process_dead(struct machine *m, int status)
 		/* systemd was its parent; a dead service that failed is to be forgotten too. */
 		bool ask = !store_has_report(m);
 
-		if (!unit_end(m->d->units, m->unit, ask ? on_unit_end : NULL, m) && ask)
+		if (!unit_end(m->d->units, m->unit, ask ? on_unit_end : NULL, m) && ask) {
+			/* Of one that ended while no umbrad was there, nothing else is known yet.
+			 */
+			if (m->state == MACHINE_STOPPED)
+				machine_assume_state(m, MACHINE_STOPPING);
 			return;
+		}
 	}
 	vm_report_finish(&m->exit);
 	if (store_read_report(m, &m->exit))
@@ -239,6 +248,14 @@ void machine_end(struct machine *m, enum vm_reason reason, enum machine_intent i
 
 /* ---- what it tells ---- */
 
+static void take_engine(struct machine *m, const struct vm_report *r)
+{
+	if (!*r->engine)
+		return;
+	memcpy(m->engine, r->engine, sizeof(m->engine));
+	memcpy(m->engine_why, r->engine_why, sizeof(m->engine_why));
+}
+
 static void on_vm_state(struct machine *m, struct json_object *params)
 {
 	static const enum machine_state states[VM_STATE_COUNT] = {
@@ -250,6 +267,7 @@ static void on_vm_state(struct machine *m, struct json_object *params)
 
 	if (vm_report_from_json(&r, params))
 		return;
+	take_engine(m, &r);
 	/* The start is told by its own answer, so that waiters see it first. */
 	if (r.state != VM_CREATED && !(m->state == MACHINE_STARTING && r.state == VM_RUNNING))
 		machine_set_state(m, states[r.state]);
@@ -390,7 +408,9 @@ static void on_started(void *data, struct json_object *result, int fd, const str
 			query(m, on_requeried);
 		journal_write(&(struct journal_entry){.event = JOURNAL_MACHINE_STARTED,
 						      .machine = m->def.name},
-			      "machine \"%s\" runs, process %d", m->def.name, m->pid);
+			      "machine \"%s\" runs, process %d, engine %s (%s)", m->def.name,
+			      m->pid, *m->engine ? m->engine : "unknown",
+			      *m->engine_why ? m->engine_why : "it did not say why");
 	}
 	call = machine_take_start(m);
 	if (call && err) {
@@ -610,6 +630,7 @@ int machine_start(struct machine *m, struct api_call *call, struct api_error *er
 	int ret;
 
 	machine_files_init(&files);
+	files.kvm_use = m->d->config.machines.kvm;
 	if (supervise_stopping(m->d->supervise))
 		return api_error_set(err, API_KIND_UNAVAILABLE, "all machines are being stopped");
 	if (!m->d->vm_program)
@@ -672,6 +693,7 @@ static void on_adopted(void *data, struct json_object *result, int fd, const str
 		return;
 	}
 	take_sandbox(m, result);
+	take_engine(m, &r);
 	if (r.state == VM_CREATED && m->automatic && m->intent == MACHINE_KEEP)
 		tell_start(m); /* a start that nobody asked for is finished */
 	else if (r.state == VM_CREATED)
@@ -798,7 +820,7 @@ void machine_adopt(struct machine *m)
 			machine_arm(m->linger, LINGER_S);
 		return;
 	}
-	machine_set_state(m, MACHINE_STARTING);
+	machine_assume_state(m, MACHINE_STARTING);
 	if (recorded > 1 && recorded == peer_of(m) && !watch_peer(m, recorded)) {
 		adopted(m);
 		query(m, on_adopted);

@@ -75,11 +75,45 @@ const char *machine_name_at(const void *umbrad, size_t i)
 	return "";
 }
 
-/* Where its process lives on the host, and what the host could not give it. */
-static struct json_object *host_to_json(const struct machine *m)
-{
-	struct json_object *obj = json_object_new_object();
+/* ---- what machine.show tells, a function a member; NULL: it is absent ---- */
 
+static struct json_object *show_name(const struct machine *m)
+{
+	return json_object_new_string(m->def.name);
+}
+
+static struct json_object *show_state(const struct machine *m)
+{
+	return json_object_new_string(machine_state_names[m->state]);
+}
+
+static struct json_object *show_transient(const struct machine *m)
+{
+	return json_object_new_boolean(m->transient);
+}
+
+static struct json_object *show_owner(const struct machine *m)
+{
+	return m->owner ? json_object_new_string(m->owner) : NULL;
+}
+
+static struct json_object *show_pid(const struct machine *m)
+{
+	return m->pid ? json_object_new_int(m->pid) : NULL;
+}
+
+static struct json_object *show_started(const struct machine *m)
+{
+	return m->pid ? json_object_new_double(m->started) : NULL;
+}
+
+/* Where its process lives on the host, and what the host could not give it. */
+static struct json_object *show_host(const struct machine *m)
+{
+	struct json_object *obj = m->pid ? json_object_new_object() : NULL;
+
+	if (!obj)
+		return NULL;
 	if (m->unit)
 		json_object_object_add(obj, "unit", json_object_new_string(m->unit));
 	if (m->cgroup)
@@ -90,37 +124,84 @@ static struct json_object *host_to_json(const struct machine *m)
 	return obj;
 }
 
-static void run_to_json(const struct machine *m, struct json_object *obj)
+static struct json_object *show_hung(const struct machine *m)
 {
-	json_object_object_add(obj, "pid", json_object_new_int(m->pid));
-	json_object_object_add(obj, "started", json_object_new_double(m->started));
-	json_object_object_add(obj, "host", host_to_json(m));
-	if (m->hung)
-		json_object_object_add(obj, "hung", json_object_new_boolean(true));
-	if (m->sandbox)
-		json_object_object_add(obj, "sandbox", json_object_get(m->sandbox));
+	return m->pid && m->hung ? json_object_new_boolean(true) : NULL;
+}
+
+static struct json_object *show_sandbox(const struct machine *m)
+{
+	return m->pid ? json_object_get(m->sandbox) : NULL;
+}
+
+static struct json_object *show_engine(const struct machine *m)
+{
+	return m->pid && *m->engine ? json_object_new_string(m->engine) : NULL;
+}
+
+static struct json_object *show_engine_why(const struct machine *m)
+{
+	return m->pid && *m->engine_why ? json_object_new_string(m->engine_why) : NULL;
+}
+
+static struct json_object *show_restarts(const struct machine *m)
+{
+	return m->restarts ? json_object_new_int((int)m->restarts) : NULL;
+}
+
+static struct json_object *show_restart_at(const struct machine *m)
+{
+	return m->restart_at > 0 ? json_object_new_double(m->restart_at) : NULL;
+}
+
+static struct json_object *show_exit(const struct machine *m)
+{
+	struct json_object *obj = m->has_exit ? vm_report_to_json(&m->exit) : NULL;
+
+	if (obj)
+		json_object_object_del(obj, "state");
+	return obj;
+}
+
+static const struct {
+	const char *name;
+	struct json_object *(*show)(const struct machine *m);
+} members[] = {
+	{"name", show_name},
+	{"state", show_state},
+	{"transient", show_transient},
+	{"owner", show_owner},
+	{"pid", show_pid},
+	{"started", show_started},
+	{"host", show_host},
+	{"hung", show_hung},
+	{"engine", show_engine},
+	{"engine_why", show_engine_why},
+	{"sandbox", show_sandbox},
+	{"restarts", show_restarts},
+	{"restart_at", show_restart_at},
+	{"exit", show_exit},
+};
+
+struct json_object *machine_member_to_json(const struct machine *m, const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(members); i++)
+		if (!strcmp(members[i].name, name))
+			return members[i].show(m);
+	return NULL;
 }
 
 struct json_object *machine_state_to_json(const struct machine *m)
 {
 	struct json_object *obj = json_object_new_object();
 
-	json_object_object_add(obj, "name", json_object_new_string(m->def.name));
-	json_object_object_add(obj, "state", json_object_new_string(machine_state_names[m->state]));
-	json_object_object_add(obj, "transient", json_object_new_boolean(m->transient));
-	if (m->owner)
-		json_object_object_add(obj, "owner", json_object_new_string(m->owner));
-	if (m->pid)
-		run_to_json(m, obj);
-	if (m->restarts)
-		json_object_object_add(obj, "restarts", json_object_new_int((int)m->restarts));
-	if (m->restart_at > 0)
-		json_object_object_add(obj, "restart_at", json_object_new_double(m->restart_at));
-	if (m->has_exit) {
-		struct json_object *e = vm_report_to_json(&m->exit);
+	for (size_t i = 0; i < ARRAY_SIZE(members); i++) {
+		struct json_object *v = members[i].show(m);
 
-		json_object_object_del(e, "state");
-		json_object_object_add(obj, "exit", e);
+		if (v)
+			json_object_object_add_ex(obj, members[i].name, v,
+						  JSON_C_OBJECT_ADD_KEY_IS_NEW |
+							  JSON_C_OBJECT_ADD_CONSTANT_KEY);
 	}
 	return obj;
 }
@@ -154,15 +235,20 @@ void machine_emit_state(struct machine *m)
 	machine_emit(m, "state", more);
 }
 
+void machine_assume_state(struct machine *m, enum machine_state state)
+{
+	if (m->state == MACHINE_STOPPED && state != MACHINE_STOPPED)
+		m->d->n_running++;
+	else if (m->state != MACHINE_STOPPED && state == MACHINE_STOPPED)
+		m->d->n_running--;
+	m->state = state;
+}
+
 void machine_set_state(struct machine *m, enum machine_state state)
 {
 	if (m->state == state)
 		return;
-	if (m->state == MACHINE_STOPPED)
-		m->d->n_running++;
-	else if (state == MACHINE_STOPPED)
-		m->d->n_running--;
-	m->state = state;
+	machine_assume_state(m, state);
 	machine_emit_state(m);
 	supervise_state_changed(m->d->supervise, m);
 }

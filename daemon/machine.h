@@ -47,8 +47,10 @@ struct machine {
 	struct event *ended; /* pidfd is readable */
 	struct api_client *client;
 	struct json_object *sandbox; /* as umbra-vm told; NULL: not yet */
-	enum vm_reason forced;	     /* why we ended it, when it leaves no report; else none */
-	const char *killed;	     /* a better reason for @forced's report; a literal */
+	char engine[16];	     /* the same; "": not yet */
+	char engine_why[240];
+	enum vm_reason forced; /* why we ended it, when it leaves no report; else none */
+	const char *killed;    /* a better reason for @forced's report; a literal */
 	struct api_session *bound;
 	bool abandoned; /* what it was bound to has gone: nobody will ask for its end */
 	bool console;	/* machine.start is to answer with a console's descriptor: */
@@ -81,6 +83,8 @@ const char *machine_name_at(const void *umbrad, size_t i);
 struct json_object *machine_to_json(const struct machine *m);
 /* The same without the definition, most of the work. */
 struct json_object *machine_state_to_json(const struct machine *m);
+/* One member of that; NULL: it is absent. */
+struct json_object *machine_member_to_json(const struct machine *m, const char *name);
 
 /*
  * Start the process; @call (NULL: by policy) is answered when the machine runs or has failed. 0, or

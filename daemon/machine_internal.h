@@ -17,6 +17,8 @@ void machine_free_event(struct event **ev);
 
 /* machine.c */
 void machine_set_state(struct machine *m, enum machine_state state);
+/* It was found so: nothing has happened that is to be told. */
+void machine_assume_state(struct machine *m, enum machine_state state);
 /* Tell the state again, as an event: a umbrad that was away could not. */
 void machine_emit_state(struct machine *m);
 void machine_emit(struct machine *m, const char *type, struct json_object *more);

@@ -210,6 +210,18 @@ static void apply_config(struct umbrad *d)
 	limit_jobs(d);
 }
 
+/* Who may do less than before, or was let in by what has been taken back, is cut off. */
+static void recheck(struct umbrad *d)
+{
+	size_t n = api_server_recheck(d->server) + api_rest_recheck(d->rest);
+
+	dbus_recheck(d->dbus);
+	if (n)
+		journal_write(&(struct journal_entry){.event = JOURNAL_DENIED,
+						      .level = LOG_LEVEL_WARNING},
+			      "%zu connections are closed, whose rights have been taken back", n);
+}
+
 static void reload(struct umbrad *d)
 {
 	struct umbrad_config next;
@@ -229,6 +241,7 @@ static void reload(struct umbrad *d)
 	if (umbrad_config_replace(&d->config, &next))
 		log_warn("[listen] has changed: that takes effect when umbrad is restarted");
 	apply_config(d);
+	recheck(d);
 	journal_write(&(struct journal_entry){.event = JOURNAL_RELOADED},
 		      "the configuration has been read again");
 }
@@ -264,6 +277,8 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	struct umbrad *d = arg;
 
 	store_trim_logs(d);
+	if (auth_changed(d->auth))
+		recheck(d);
 	d->idle_s = d->n_running || supervise_waits(d->supervise) ||
 				    api_server_sessions(d->server) || dbus_peers(d->dbus)
 			    ? 0
@@ -354,6 +369,9 @@ static int set_up(struct umbrad *d, const struct options *o)
 	    api_server_create(&d->server, d->base, &config) || metrics_create(&d->metrics, d) ||
 	    serve_rest(d))
 		return -ENOMEM;
+	ret = api_events_keep(d->events, d->run_fd, "events");
+	if (ret)
+		log_warn("events are not kept for a later umbrad: %s", strerror(-ret));
 	limit_jobs(d);
 	ret = find_units(d);
 	if (ret)
@@ -365,6 +383,7 @@ static int set_up(struct umbrad *d, const struct options *o)
 	}
 	if (d->units)
 		units_sweep(d->units, machine_claims_unit, d);
+	supervise_tell_missed(d);
 	if (supervise_create(&d->supervise, d))
 		return -ENOMEM;
 	ret = listen_all(&d->config, &d->paths, d->run_fd, take_socket, d, &err);

@@ -255,16 +255,62 @@ static size_t vcpus_in(struct json_object *vcpus)
 	return vcpus ? MIN(json_object_array_length(vcpus), (size_t)VCPUS_MAX) : 0;
 }
 
+static void put_owner(struct buf *b, const char *machine, const char *vcpu)
+{
+	put_label(b, "{", "machine", machine);
+	if (vcpu)
+		put_label(b, ",", "vcpu", vcpu);
+}
+
+#define BUCKETS_MAX 64
+
+/* One histogram of the kernel's: its buckets by what they hold less than. */
+static void put_buckets(struct buf *b, const char *name, const char *machine, const char *vcpu,
+			struct json_object *values, uint64_t step)
+{
+	size_t n = MIN(json_object_array_length(values), (size_t)BUCKETS_MAX);
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		sum += json_object_get_uint64(json_object_array_get_idx(values, i));
+		buf_printf(b, "umbra_%s_bucket", name);
+		put_owner(b, machine, vcpu);
+		/* Whole numbers: less than a bound is at most the one before. */
+		if (i + 1 < n)
+			buf_printf(b, ",le=\"%" PRIu64 ".0\"} %" PRIu64 "\n",
+				   (uint64_t)(step ? (i + 1) * step - 1 : BIT(i) - 1), sum);
+		else
+			buf_printf(b, ",le=\"+Inf\"} %" PRIu64 "\n", sum);
+	}
+}
+
 static void put_sample(struct buf *b, const char *name, const char *suffix, const char *machine,
 		       const char *vcpu, struct json_object *value)
 {
 	if (!json_object_is_type(value, json_type_int))
 		return;
 	buf_printf(b, "umbra_%s%s", name, suffix);
-	put_label(b, "{", "machine", machine);
-	if (vcpu)
-		put_label(b, ",", "vcpu", vcpu);
+	put_owner(b, machine, vcpu);
 	buf_printf(b, "} %" PRIu64 "\n", json_object_get_uint64(value));
+}
+
+/* Of the machine or of each vCPU, where that has it. */
+static void put_histogram(struct buf *b, const struct sample *s, const char *name, bool of_vcpus,
+			  uint64_t step)
+{
+	struct json_object *of = member(s->stats, "vm", json_type_object), *value;
+	char vcpu[24];
+
+	value = of ? member(of, name, json_type_array) : NULL;
+	if (!of_vcpus && value)
+		put_buckets(b, name, s->machine, NULL, value, step);
+	of = of_vcpus ? member(s->stats, "vcpus", json_type_array) : NULL;
+	for (size_t i = 0; i < vcpus_in(of); i++) {
+		snprintf(vcpu, sizeof(vcpu), "%zu", i);
+		value = member(json_object_array_get_idx(of, i), name, json_type_array);
+		if (value)
+			put_buckets(b, name, s->machine, vcpu, value, step);
+	}
 }
 
 /* One counter of one machine: its own, or each vCPU's. */
@@ -292,19 +338,28 @@ static void put_counters(struct buf *b, const struct gather *g, struct json_obje
 {
 	bool cumulative = !strcmp(text_of(desc, "type"), "cumulative");
 	bool of_vcpus = !strcmp(text_of(desc, "of"), "vcpu");
-	const char *name = text_of(desc, "name");
+	const char *name = text_of(desc, "name"), *type = text_of(desc, "type");
+	bool hist = ends_with(type, "_hist");
+	struct json_object *step = member(desc, "bucket_size", json_type_int);
 	char family[COUNTER_NAME + 8], help[96];
 
 	snprintf(family, sizeof(family), "umbra_%s", name);
 	snprintf(help, sizeof(help), "KVM's %s of %s (%s).", name,
 		 of_vcpus ? "each vCPU" : "each machine",
-		 !strcmp(text_of(desc, "type"), "peak") ? "peak"
-		 : cumulative				? "cumulative"
-							: "instant");
-	put_family(b, family, cumulative ? "counter" : "gauge", help);
-	for (size_t i = 0; i < g->n; i++)
-		if (g->v[i].stats)
+		 hist			 ? "histogram"
+		 : !strcmp(type, "peak") ? "peak"
+		 : cumulative		 ? "cumulative"
+					 : "instant");
+	put_family(b, family, hist ? "histogram" : cumulative ? "counter" : "gauge", help);
+	for (size_t i = 0; i < g->n; i++) {
+		if (g->v[i].stats && hist)
+			put_histogram(b, &g->v[i], name, of_vcpus,
+				      !strcmp(type, "linear_hist")
+					      ? MAX(json_object_get_uint64(step), 1ull)
+					      : 0);
+		else if (g->v[i].stats)
 			put_counter(b, &g->v[i], name, cumulative ? "_total" : "", of_vcpus);
+	}
 }
 
 /* Machines may be of several versions of umbra-vm, and so with several schemas: the first to name a

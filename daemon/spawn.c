@@ -26,7 +26,7 @@ enum {
 	AT_CONSOLE_LOG,
 	AT_REPORT,
 	AT_FILES,
-	AT_END = AT_FILES + 2 + MACHINE_MODULES_MAX,
+	AT_END = AT_FILES + 3 + MACHINE_MODULES_MAX,
 };
 
 /* What dup2() is to do in the child: at[n] becomes descriptor n. */
@@ -88,6 +88,12 @@ static int plan_files(struct plan *p, const struct machine_def *def,
 	for (size_t i = 0; !ret && i < def->modules.n; i++) {
 		ret = plan_add(p, n, files->modules[i]);
 		at->modules[i] = n++;
+	}
+	at->kvm_use = files->kvm_use;
+	at->kvm_error = files->kvm_error;
+	if (!ret && files->kvm >= 0) {
+		ret = plan_add(p, n, files->kvm);
+		at->kvm = n++;
 	}
 	return ret;
 }

@@ -221,6 +221,17 @@ static bool has(int dirfd, const char *name, const char *suffix)
 	return faccessat(dirfd, file, F_OK, 0) == 0;
 }
 
+double store_defined(const struct machine *m)
+{
+	struct stat st;
+	char file[128];
+
+	store_name(file, m->def.name, ".json");
+	if (fstatat(m->d->store_fd, file, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return 0;
+	return (double)st.st_mtim.tv_sec + (double)st.st_mtim.tv_nsec / 1e9;
+}
+
 bool store_has_run(const struct machine *m)
 {
 	return has(m->d->vm_fd, m->def.name, ".json") || has(m->d->vm_fd, m->def.name, ".sock") ||

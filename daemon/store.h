@@ -11,6 +11,8 @@ void store_close(struct umbrad *d);
 /* Load every definition, and adopt machines that run; strays are ended. */
 int store_load(struct umbrad *d);
 int store_save_definition(const struct machine *m);
+/* When the definition was written; seconds since 1970. 0: it cannot be found out. */
+double store_defined(const struct machine *m);
 int store_save_exit(const struct machine *m);
 /*
  * RUNTIME/vm/NAME.json: the run, and what was asked of it; or, with restart_at, the restart that is

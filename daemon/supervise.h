@@ -38,6 +38,12 @@ bool supervise_stopping(const struct supervise *s);
 /* A restart is due: umbrad is not idle. */
 bool supervise_waits(const struct supervise *s);
 
+/*
+ * missed.c: tell as events what the umbrad before us could not tell any more. After store_load(),
+ * before anything else happens.
+ */
+void supervise_tell_missed(struct umbrad *d);
+
 /* shutdown.c: ask the umbrad that runs for that, and wait for it; 0 also when there is none. */
 int supervise_ask_stop_all(void);
 

@@ -11,6 +11,10 @@ static void set_gsi(void *opaque, unsigned gsi, bool level)
 {
 	struct board *b = opaque;
 
+	if (b->cfg.chips == BOARD_CHIPS_ENGINE) {
+		b->cfg.irq_ops->set_gsi(b->cfg.opaque, gsi, level);
+		return;
+	}
 	/* ISA IRQ 0 is GSI 2; no ISA device has GSI 0, and the 8259's own 2 is the cascade. */
 	if (gsi == BOARD_GSI_PIT)
 		pic_set_irq(&b->pic, BOARD_IRQ_PIT, level);
@@ -23,6 +27,8 @@ static int send_msi(void *opaque, uint64_t addr, uint32_t data)
 {
 	struct board *b = opaque;
 
+	if (b->cfg.chips != BOARD_CHIPS_OWN)
+		return b->cfg.irq_ops->msi(b->cfg.opaque, addr, data);
 	return lapic_bus_msi(&b->lapics, addr, data);
 }
 
@@ -33,7 +39,10 @@ static void pic_intr(void *opaque, bool level)
 {
 	struct board *b = opaque;
 
-	for (unsigned i = 0; i < b->lapics.count; i++)
+	__atomic_store_n(&b->pic_out, level, __ATOMIC_SEQ_CST);
+	if (b->cfg.chips == BOARD_CHIPS_SPLIT)
+		b->cfg.pic_intr(b->cfg.opaque);
+	for (unsigned i = 0; b->cfg.chips == BOARD_CHIPS_OWN && i < b->lapics.count; i++)
 		lapic_lint(&b->lapics.lapic[i], 0, level);
 }
 
@@ -107,8 +116,6 @@ static void bus_down(struct board *b)
 
 static int router_up(struct board *b)
 {
-	if (b->cfg.irq_ops)
-		return irq_router_init(&b->router, b->cfg.irq_ops, b->cfg.opaque);
 	return irq_router_init(&b->router, &own_irq_ops, b);
 }
 
@@ -402,6 +409,8 @@ int board_create(const struct board_config *cfg, struct board **ret_board)
 
 	if (!cfg->clock || !cfg->machine_ops || !cfg->lapic_ops || !cfg->serial_output)
 		return -EINVAL;
+	if (cfg->chips != BOARD_CHIPS_OWN && (!cfg->irq_ops || !cfg->pic_intr))
+		return -EINVAL;
 	b = calloc(1, sizeof(*b));
 	if (!b)
 		return -ENOMEM;
@@ -415,6 +424,7 @@ int board_create(const struct board_config *cfg, struct board **ret_board)
 		}
 		b->ready++;
 	}
+	board_set_chips(b, cfg->chips);
 	*ret_board = b;
 	return 0;
 }
@@ -439,6 +449,29 @@ void board_reset(struct board *b)
 	for (size_t i = ARRAY_SIZE(parts); i-- > 0;)
 		if (parts[i].reset)
 			parts[i].reset(b);
+}
+
+void board_set_chips(struct board *b, enum board_chips chips)
+{
+	b->cfg.chips = chips;
+	pit_set_passive(&b->pit, chips == BOARD_CHIPS_ENGINE);
+	lapic_bus_set_passive(&b->lapics, chips != BOARD_CHIPS_OWN);
+}
+
+uint32_t board_irq_lines(struct board *b)
+{
+	uint32_t lines = 0;
+
+	pthread_mutex_lock(&b->router.lock);
+	for (unsigned gsi = 0; gsi < IRQ_GSI_COUNT; gsi++)
+		lines |= (uint32_t) !!b->router.raised[gsi] << gsi;
+	pthread_mutex_unlock(&b->router.lock);
+	return lines;
+}
+
+void board_eoi(struct board *b, uint8_t vector)
+{
+	ioapic_eoi(&b->ioapic, vector);
 }
 
 void board_flush(struct board *b)

@@ -67,6 +67,16 @@
 #define BOARD_GSI_VIRTIO      16     /* first of 8 that no ISA device has */
 #define BOARD_IOAPIC_ID(cpus) (cpus) /* the first id after the local APICs' */
 
+/*
+ * Whose the interrupt controllers are. What is not the board's own is passive here: it keeps the
+ * saved state's form and checks it on loading, but nothing happens by it.
+ */
+enum board_chips {
+	BOARD_CHIPS_OWN,
+	BOARD_CHIPS_SPLIT,  /* the local APICs are somebody else's */
+	BOARD_CHIPS_ENGINE, /* and the I/O APIC, the 8259s and the PIT */
+};
+
 struct board_config {
 	struct clock *clock; /* borrowed */
 	unsigned cpus;
@@ -78,9 +88,12 @@ struct board_config {
 
 	const struct machine_ops *machine_ops;
 	const struct lapic_ops *lapic_ops; /* extint_ack and eoi may be NULL: the board's own */
-	/* Who takes lines and messages; NULL: the 8259s, I/O APIC and local APICs here. */
+	enum board_chips chips;
+	/* Who takes messages, and with BOARD_CHIPS_ENGINE lines, where they are not taken here. */
 	const struct irq_router_ops *irq_ops;
-	void *opaque; /* for the three above */
+	/* BOARD_CHIPS_SPLIT: board_pic_pending() has changed. Any thread, device locks are held. */
+	void (*pic_intr)(void *opaque);
+	void *opaque; /* for the four above */
 
 	void (*serial_output)(void *opaque, const uint8_t *data, size_t len);
 	void (*serial_input_ready)(void *opaque);				/* may be NULL */
@@ -104,6 +117,7 @@ struct board {
 	struct debugcon debugcon;
 	struct fw_cfg fw_cfg;
 	struct testdev testdev;
+	bool pic_out;	/* atomic: INT of the master 8259 */
 	unsigned ready; /* how many of the init list are up */
 };
 
@@ -120,6 +134,21 @@ static inline struct lapic *board_lapic(struct board *b, unsigned cpu)
 {
 	return &b->lapics.lapic[cpu];
 }
+
+/*
+ * Other controllers from now on; vCPUs and the clock stopped. Whoever becomes the owner is to be
+ * loaded with their state next.
+ */
+void board_set_chips(struct board *b, enum board_chips chips);
+/* The GSIs that devices hold high. */
+uint32_t board_irq_lines(struct board *b);
+/* BOARD_CHIPS_SPLIT: do the 8259s ask for an interrupt? Cheap; any thread. */
+static inline bool board_pic_pending(const struct board *b)
+{
+	return __atomic_load_n(&b->pic_out, __ATOMIC_SEQ_CST);
+}
+/* A local APIC that is not ours has ended the level-triggered interrupt @vector. */
+void board_eoi(struct board *b, uint8_t vector);
 
 /* Accesses of a vCPU, on its thread. MMIO knows the vCPU's own APIC page. */
 static inline uint64_t board_pio_read(struct board *b, uint16_t port, unsigned size)

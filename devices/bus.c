@@ -124,27 +124,53 @@ int bus_unregister(struct bus *b, enum bus_space space, uint64_t base)
 	return ret;
 }
 
-/* A copy, so that the lock is not held while the device works. Returns false for nobody. */
-static bool lookup(struct bus *b, enum bus_space space, uint64_t addr, struct bus_range *ret_range)
+/* Whose an access is. */
+enum owner {
+	OWNER_FIRST, /* the first byte is somebody's */
+	OWNER_LATER, /* a later byte is, the first is not */
+	OWNER_NONE,
+};
+
+static enum owner find_pio(const struct bus *b, uint64_t port, unsigned size,
+			   struct bus_range *ret_range)
 {
-	bool found = false;
+	if (port >= BUS_PIO_PORTS)
+		return OWNER_NONE;
+	if (b->port_range[port]) {
+		*ret_range = b->pio[b->port_range[port] - 1];
+		return OWNER_FIRST;
+	}
+	for (unsigned n = 1; n < size && port + n < BUS_PIO_PORTS; n++)
+		if (b->port_range[port + n])
+			return OWNER_LATER;
+	return OWNER_NONE;
+}
+
+static enum owner find_mmio(const struct bus *b, uint64_t addr, unsigned size,
+			    struct bus_range *ret_range)
+{
+	size_t at = mmio_after(b, addr);
+
+	if (at == b->mmio_count)
+		return OWNER_NONE;
+	if (b->mmio[at].base <= addr) {
+		*ret_range = b->mmio[at];
+		return OWNER_FIRST;
+	}
+	return b->mmio[at].base - addr < size ? OWNER_LATER : OWNER_NONE;
+}
+
+/* *ret_range is a copy, so that the lock is not held while the device works. */
+static enum owner lookup(struct bus *b, enum bus_space space, uint64_t addr, unsigned size,
+			 struct bus_range *ret_range)
+{
+	enum owner owner;
 
 	pthread_rwlock_rdlock(&b->lock);
-	if (space == BUS_PIO) {
-		if (addr < BUS_PIO_PORTS && b->port_range[addr]) {
-			*ret_range = b->pio[b->port_range[addr] - 1];
-			found = true;
-		}
-	} else {
-		size_t at = mmio_after(b, addr);
-
-		if (at < b->mmio_count && b->mmio[at].base <= addr) {
-			*ret_range = b->mmio[at];
-			found = true;
-		}
-	}
+	owner = space == BUS_PIO ? find_pio(b, addr, size, ret_range)
+				 : find_mmio(b, addr, size, ret_range);
 	pthread_rwlock_unlock(&b->lock);
-	return found;
+	return owner;
 }
 
 /* Does the whole access lie in the range, in a size that its device takes? */
@@ -153,22 +179,23 @@ static bool taken_whole(const struct bus_range *r, uint64_t addr, unsigned size)
 	return (r->ops->sizes & size) && r->len - (addr - r->base) >= size;
 }
 
-static void count_absent(struct bus *b)
+static void count_absent(struct bus *b, unsigned size)
 {
-	__atomic_fetch_add(&b->absent, 1, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&b->absent, size, __ATOMIC_RELAXED);
 }
 
 uint64_t bus_read(struct bus *b, enum bus_space space, uint64_t addr, unsigned size)
 {
 	struct bus_range r;
+	enum owner owner = lookup(b, space, addr, size, &r);
 	uint64_t lo, hi;
 
 	/* The first byte's owner decides, but the rest may be another's: then pieces find it. */
-	if (lookup(b, space, addr, &r) && taken_whole(&r, addr, size) && r.ops->read)
+	if (owner == OWNER_FIRST && taken_whole(&r, addr, size) && r.ops->read)
 		return r.ops->read(r.dev, addr - r.base, size) & bus_ones(size);
-	if (size == 1) {
-		count_absent(b);
-		return 0xff;
+	if (owner == OWNER_NONE || size == 1) {
+		count_absent(b, size);
+		return bus_ones(size);
 	}
 	lo = bus_read(b, space, addr, size / 2);
 	hi = bus_read(b, space, addr + size / 2, size / 2);
@@ -178,15 +205,16 @@ uint64_t bus_read(struct bus *b, enum bus_space space, uint64_t addr, unsigned s
 void bus_write(struct bus *b, enum bus_space space, uint64_t addr, unsigned size, uint64_t value)
 {
 	struct bus_range r;
+	enum owner owner = lookup(b, space, addr, size, &r);
 	unsigned half = size / 2;
 
 	value &= bus_ones(size);
-	if (lookup(b, space, addr, &r) && taken_whole(&r, addr, size) && r.ops->write) {
+	if (owner == OWNER_FIRST && taken_whole(&r, addr, size) && r.ops->write) {
 		r.ops->write(r.dev, addr - r.base, size, value);
 		return;
 	}
-	if (size == 1) {
-		count_absent(b);
+	if (owner == OWNER_NONE || size == 1) {
+		count_absent(b, size);
 		return;
 	}
 	bus_write(b, space, addr, half, value & bus_ones(half));

@@ -40,7 +40,7 @@ struct bus {
 	struct bus_range pio[BUS_PIO_RANGES_MAX];
 	struct bus_range *mmio; /* sorted by base */
 	size_t mmio_count, mmio_cap;
-	uint64_t absent; /* accesses that nobody answered; atomic */
+	uint64_t absent; /* bytes that nobody answered; atomic */
 };
 
 int bus_init(struct bus *b);

@@ -11,18 +11,14 @@
 /* Integrated APIC, version 0x14, six LVT entries, no suppression of EOI broadcasts. */
 #define VERSION (0x14u | (LAPIC_LVT_COUNT - 1) << 16)
 
-#define SVR_BITS    0x3ffu
+#define SVR_BITS    LAPIC_SVR_BITS
 #define DIVIDE_BITS 0xbu
 /* Bit 12 (delivery status) of ICR reads as idle and ignores writes. */
-#define ICR_BITS 0xcdfffu
+#define ICR_BITS (LAPIC_ICR_BITS | ICR_PENDING)
 
 const struct device_state_desc lapic_state_desc = {"lapic", 1, sizeof(struct lapic_state)};
 
-/* What a guest may write in each LVT entry; and bits that it may write as read, to no effect. */
-static const uint32_t lvt_bits[LAPIC_LVT_COUNT] = {
-	[LAPIC_LVT_TIMER] = 0x700ff, [LAPIC_LVT_THERMAL] = 0x107ff, [LAPIC_LVT_PERF] = 0x107ff,
-	[LAPIC_LVT_LINT0] = 0x1a7ff, [LAPIC_LVT_LINT1] = 0x1a7ff,   [LAPIC_LVT_ERROR] = 0x100ff,
-};
+/* Bits of an LVT entry that a guest may write as read, to no effect. */
 #define LVT_READ_ONLY 0x5000u
 
 int lapic_highest(const uint32_t *bits)
@@ -121,7 +117,7 @@ static void end_of_interrupt(struct lapic *l)
 
 static void set_lvt(struct lapic *l, unsigned which, uint32_t value)
 {
-	value &= lvt_bits[which];
+	value &= lapic_lvt_bits(which);
 	if (!(get32(&l->svr) & SVR_ENABLE))
 		value |= LVT_MASKED;
 	if (which == LAPIC_LVT_TIMER)
@@ -244,7 +240,7 @@ static uint64_t x2apic_bits(unsigned reg)
 	case REG_ESR: return 0;
 	case REG_ICR: return 0xffffffff00000000 | ICR_BITS;
 	case REG_LVT ... REG_LVT + LAPIC_LVT_COUNT - 1:
-		return lvt_bits[reg - REG_LVT] | LVT_READ_ONLY;
+		return lapic_lvt_bits(reg - REG_LVT) | LVT_READ_ONLY;
 	case REG_DIVIDE: return DIVIDE_BITS;
 	default: return 0xffffffff;
 	}
@@ -433,6 +429,13 @@ void lapic_bus_finish(struct lapic_bus *b)
 	b->count = 0;
 }
 
+void lapic_bus_set_passive(struct lapic_bus *b, bool passive)
+{
+	b->passive = passive;
+	for (unsigned i = 0; i < b->count; i++)
+		lapic_timer_rearm(&b->lapic[i]);
+}
+
 void lapic_save(struct lapic *l, struct lapic_state *s)
 {
 	memset(s, 0, sizeof(*s));
@@ -466,7 +469,7 @@ static bool state_valid(const struct lapic *l, const struct lapic_state *s)
 	if ((s->irr[0] | s->isr[0]) & 0xffff)
 		return false;
 	for (unsigned i = 0; i < LAPIC_LVT_COUNT; i++)
-		if (s->lvt[i] & ~lvt_bits[i])
+		if (s->lvt[i] & ~lapic_lvt_bits(i))
 			return false;
 	return !(s->svr & ~SVR_BITS) && s->tpr <= 0xff && !(s->divide & ~DIVIDE_BITS) &&
 	       s->lint <= 3 && s->ldr == (x2apic ? x2apic_ldr(l->cpu) : s->ldr & 0xff000000) &&

@@ -34,6 +34,20 @@ enum lapic_lvt {
 	LAPIC_LVT_COUNT,
 };
 
+/* What a guest may write in an LVT entry, SVR and the lower half of ICR. */
+static inline uint32_t lapic_lvt_bits(unsigned which)
+{
+	switch (which) {
+	case LAPIC_LVT_TIMER: return 0x700ff;
+	case LAPIC_LVT_LINT0:
+	case LAPIC_LVT_LINT1: return 0x1a7ff;
+	case LAPIC_LVT_ERROR: return 0x100ff;
+	default: return 0x107ff;
+	}
+}
+#define LAPIC_SVR_BITS 0x3ffu
+#define LAPIC_ICR_BITS 0xccfffu
+
 /*
  * All slots are mandatory. Called from any thread, device locks may be held: they note the event
  * for vCPU @cpu and make it look (leave guest code, wake from HLT), and never call back into a
@@ -101,6 +115,7 @@ struct lapic_bus {
 	unsigned count;
 	uint8_t phys_bits; /* MAXPHYADDR: bounds IA32_APIC_BASE */
 	bool x2apic;	   /* CPUID shows it */
+	bool passive;	   /* see lapic_bus_set_passive() */
 	uint32_t next;	   /* atomic: breaks ties of lowest-priority delivery in turn */
 	struct lapic *lapic;
 };
@@ -117,6 +132,10 @@ struct lapic_config {
 /* 0, -EINVAL or -ENOMEM. All are reset to power-on. */
 int lapic_bus_init(struct lapic_bus *b, const struct lapic_config *cfg);
 void lapic_bus_finish(struct lapic_bus *b);
+
+/* Other local APICs are the machine's: these only keep a state, their timers stand still. vCPUs and
+ * the clock stopped; whoever makes them active loads their states next. */
+void lapic_bus_set_passive(struct lapic_bus *b, bool passive);
 
 /*
  * POWER_ON: everything; the bootstrap processor's LINT0 is then ExtINT and unmasked, as firmware

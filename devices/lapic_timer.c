@@ -44,7 +44,7 @@ static uint64_t next_event(const struct lapic *l)
 
 static void rearm_locked(struct lapic *l)
 {
-	uint64_t next = next_event(l);
+	uint64_t next = l->bus->passive ? CLOCK_NEVER : next_event(l);
 
 	if (next != CLOCK_NEVER && timer_mode(l) == TIMER_PERIODIC)
 		next = MAX(next, clock_now(l->bus->clock) + PERIOD_FLOOR_NS);

@@ -126,12 +126,21 @@ static uint64_t next_edge(const struct pit_counter_state *c, uint64_t after)
 	return c->start + ((after - c->start - 1) / c->count + 1) * c->count + 1;
 }
 
+/* OUT0's level, on the wire. Locked. */
+static void drive(struct pit *p, bool level)
+{
+	if (!p->passive)
+		irq_set(&p->irq, level);
+}
+
 /* Deliver what is due of OUT0, and wait for the next. Locked. */
 static void serve(struct pit *p)
 {
 	struct pit_counter_state *c = &p->s.counter[0];
 	uint64_t now = ticks_now(p), ns = clock_now(p->clock), next;
 
+	if (p->passive)
+		return;
 	if (next_edge(c, p->s.fired) <= now)
 		irq_pulse(&p->irq);
 	turn_period(c, now);
@@ -259,7 +268,7 @@ static void pit_write(void *dev, uint64_t offset, unsigned size, uint64_t value)
 	if (offset == 0 || (offset == 3 && value >> 6 == 0)) {
 		/* The pin itself may have moved: a mode begins low or high. */
 		p->s.fired = now;
-		irq_set(&p->irq, out_at(&p->s.counter[0], now));
+		drive(p, out_at(&p->s.counter[0], now));
 		serve(p);
 	}
 	pthread_mutex_unlock(&p->lock);
@@ -383,7 +392,7 @@ void pit_reset(struct pit *p)
 	load_count(&p->s.counter[0], 0, ticks_now(p));
 	p->s.fired = ticks_now(p);
 	/* OUT0 begins high, but that is no edge: the line waits for the first one. */
-	irq_set(&p->irq, false);
+	drive(p, false);
 	serve(p);
 	pthread_mutex_unlock(&p->lock);
 }
@@ -411,6 +420,17 @@ void pit_finish(struct pit *p)
 {
 	clock_timer_finish(&p->timer);
 	pthread_mutex_destroy(&p->lock);
+}
+
+void pit_set_passive(struct pit *p, bool passive)
+{
+	pthread_mutex_lock(&p->lock);
+	p->passive = passive;
+	if (passive) {
+		irq_set(&p->irq, false);
+		clock_timer_arm(&p->timer, CLOCK_NEVER);
+	}
+	pthread_mutex_unlock(&p->lock);
 }
 
 void pit_save(struct pit *p, struct pit_state *s)
@@ -442,7 +462,7 @@ int pit_load(struct pit *p, const struct pit_state *s)
 		return -EINVAL;
 	pthread_mutex_lock(&p->lock);
 	p->s = *s;
-	irq_set(&p->irq, out_at(&p->s.counter[0], s->fired));
+	drive(p, out_at(&p->s.counter[0], s->fired));
 	serve(p);
 	pthread_mutex_unlock(&p->lock);
 	return 0;

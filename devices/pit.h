@@ -48,6 +48,7 @@ struct pit {
 	struct clock *clock;
 	struct clock_timer timer;
 	struct irq_line irq;
+	bool passive; /* under @lock; see pit_set_passive() */
 };
 
 extern const struct bus_ops pit_ops;	     /* 0x40..0x43; dev: struct pit */
@@ -60,6 +61,9 @@ void pit_finish(struct pit *p);
 void pit_reset(struct pit *p);
 /* Level of OUT @n now. */
 bool pit_out(struct pit *p, unsigned n);
+/* Another PIT is the machine's: this one only keeps a state. Its line is low meanwhile. vCPUs and
+ * the clock stopped; whoever makes it active loads its state next. */
+void pit_set_passive(struct pit *p, bool passive);
 void pit_save(struct pit *p, struct pit_state *s);
 int pit_load(struct pit *p, const struct pit_state *s);
 

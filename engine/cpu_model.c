@@ -5,6 +5,7 @@
 
 #include <cpuid.h>
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 /* Family 6, model 6Ah (a server core that newer kernels know as not needing most mitigations),
@@ -22,9 +23,11 @@
 
 enum { EAX, EBX, ECX, EDX };
 
-/* A feature by name, and where CPUID shows it. HOST: the interpreter lets the host execute it. AVX:
- * so too, and it is shown only with AVX and XSAVE. */
-enum { ALWAYS, HOST, AVX, INTEL, WISH };
+/*
+ * A feature by name, and where CPUID shows it. HOST: the interpreter lets the host execute it. AVX:
+ * so too, and it is shown only with AVX and XSAVE. KVM: the kernel's, when it is wished for.
+ */
+enum { ALWAYS, HOST, AVX, INTEL, WISH, KVM };
 struct feature {
 	const char *name;
 	uint32_t leaf, subleaf;
@@ -102,6 +105,7 @@ static const struct feature features[] = {
 	{"xsavec", 0xd, 1, EAX, 1, ALWAYS},
 	{"xgetbv1", 0xd, 1, EAX, 2, ALWAYS},
 	{"xsaves", 0xd, 1, EAX, 3, ALWAYS},
+	{"kvmclock", 0x40000001, 0, EAX, 3, KVM},
 	{"lahf-lm", 0x80000001, 0, ECX, 0, ALWAYS},
 	{"abm", 0x80000001, 0, ECX, 5, HOST},
 	{"prefetchw", 0x80000001, 0, ECX, 8, ALWAYS},
@@ -150,6 +154,8 @@ static bool is_shown(const struct engine_cpu_model *m, unsigned row)
 		       !is_off(m, (unsigned)row_named("avx", 3));
 	if (f->need == INTEL)
 		return !m->amd;
+	if (f->need == KVM)
+		return m->kvm && !m->common;
 	return f->need != HOST || host_has(f);
 }
 
@@ -162,7 +168,7 @@ void engine_cpu_model_init(struct engine_cpu_model *m, unsigned vcpus, uint64_t 
 		.maxphyaddr = 46,
 	};
 	for (unsigned n = 0; n < ARRAY_SIZE(features); n++)
-		set_off(m, n, features[n].need == WISH);
+		set_off(m, n, features[n].need == WISH || features[n].need == KVM);
 }
 
 static int row_named(const char *name, size_t len)
@@ -202,6 +208,10 @@ static bool take_word(struct engine_cpu_model *m, const char *word, size_t len)
 			set_off(m, (unsigned)row, *word == '-');
 		return row >= 0;
 	}
+	if (is_word(word, len, "common")) {
+		m->common = true;
+		return true;
+	}
 	v = value_of(word, len, "vendor", &n);
 	if (v) {
 		m->amd = is_word(v, n, "AuthenticAMD");
@@ -232,6 +242,100 @@ int engine_cpu_model_mask(struct engine_cpu_model *m, const char *text, const ch
 	return 0;
 }
 
+static const struct cpu_cpuid *leaf_of(const struct cpu_cpuid *leaves, unsigned n, uint32_t leaf,
+				       uint32_t subleaf)
+{
+	for (unsigned k = 0; k < n; k++)
+		if (leaves[k].leaf == leaf &&
+		    (leaves[k].subleaf == subleaf || leaves[k].subleaf == CPU_CPUID_ANY))
+			return &leaves[k];
+	return NULL;
+}
+
+static uint32_t *reg_of(struct cpu_cpuid *e, unsigned reg)
+{
+	return reg == EAX ? &e->eax : reg == EBX ? &e->ebx : reg == ECX ? &e->ecx : &e->edx;
+}
+
+void engine_cpu_model_limit(struct engine_cpu_model *m, const struct cpu_cpuid *leaves, unsigned n)
+{
+	const struct cpu_cpuid *widths = leaf_of(leaves, n, 0x80000008u, 0);
+
+	for (unsigned k = 0; k < ARRAY_SIZE(features); k++) {
+		const struct feature *f = &features[k];
+		const struct cpu_cpuid *e = leaf_of(leaves, n, f->leaf, f->subleaf);
+		struct cpu_cpuid copy = e ? *e : (struct cpu_cpuid){0};
+
+		if (!(*reg_of(&copy, f->reg) >> f->bit & 1))
+			set_off(m, k, true);
+	}
+	if (widths && (widths->eax & 0xff) >= 32)
+		m->maxphyaddr = (uint8_t)MIN((uint32_t)m->maxphyaddr, widths->eax & 0xff);
+}
+
+unsigned engine_cpu_model_missing(const struct engine_cpu_model *a,
+				  const struct engine_cpu_model *b, char *names, size_t size)
+{
+	unsigned count = 0;
+	size_t len = 0;
+
+	if (size)
+		names[0] = 0;
+	for (unsigned k = 0; k < ARRAY_SIZE(features); k++) {
+		if (!is_shown(a, k) || is_shown(b, k))
+			continue;
+		if (len < size)
+			len += (size_t)snprintf(names + len, size - len, "%s%s", count ? " " : "",
+						features[k].name);
+		count++;
+	}
+	if (a->maxphyaddr > b->maxphyaddr) {
+		if (len < size)
+			snprintf(names + len, size - len, "%smaxphyaddr=%u", count ? " " : "",
+				 a->maxphyaddr);
+		count++;
+	}
+	return count;
+}
+
+static const char *name_of(const struct cpu_cpuid *e, unsigned reg, unsigned bit)
+{
+	for (unsigned k = 0; k < ARRAY_SIZE(features); k++) {
+		const struct feature *f = &features[k];
+
+		if (f->leaf == e->leaf && f->reg == reg && f->bit == bit &&
+		    (e->subleaf == f->subleaf || e->subleaf == CPU_CPUID_ANY))
+			return f->name;
+	}
+	return NULL;
+}
+
+unsigned engine_cpu_feature_names(const struct cpu_cpuid *leaves, unsigned n, char *names,
+				  size_t size)
+{
+	unsigned count = 0, others = 0;
+	size_t len = 0;
+
+	if (size)
+		names[0] = 0;
+	for (unsigned k = 0; k < n * 4 * 32; k++) {
+		struct cpu_cpuid e = leaves[k / 128];
+		unsigned reg = k / 32 % 4;
+		const char *name = name_of(&e, reg, k % 32);
+
+		if (!(*reg_of(&e, reg) >> k % 32 & 1))
+			continue;
+		count++;
+		others += !name;
+		if (name && len < size)
+			len += (size_t)snprintf(names + len, size - len, "%s%s", len ? " " : "",
+						name);
+	}
+	if (others && len < size)
+		snprintf(names + len, size - len, "%s%u others", len ? ", " : "", others);
+	return count;
+}
+
 /* ---- leaves -------------------------------------------------------------------------------------
  */
 
@@ -254,10 +358,7 @@ static struct cpu_cpuid *add(struct leaves *l, uint32_t leaf, uint32_t subleaf, 
 		    (subleaf == CPU_CPUID_ANY ? f->subleaf != 0 : f->subleaf != subleaf) ||
 		    !is_shown(l->m, n))
 			continue;
-		*(f->reg == EAX	  ? &e->eax
-		  : f->reg == EBX ? &e->ebx
-		  : f->reg == ECX ? &e->ecx
-				  : &e->edx) |= bit;
+		*reg_of(e, f->reg) |= bit;
 	}
 	return e;
 }
@@ -410,6 +511,13 @@ static void add_extended(struct leaves *l)
 	    l->m->amd ? (l->m->vcpus - 1) | id_bits(l->m->vcpus) << 12 : 0, 0);
 }
 
+/* "KVMKVMKVM"; the clock's MSRs of 0x4b564d00, and that its readings agree between processors. */
+static void add_kvm(struct leaves *l)
+{
+	ADD(l, HYPER_LEAF, CPU_CPUID_ANY, HYPER_LEAF + 1, 0x4b4d564b, 0x564b4d56, 0x4d);
+	ADD(l, HYPER_LEAF + 1, CPU_CPUID_ANY, BIT(24), 0, 0, 0);
+}
+
 unsigned engine_cpu_model_cpuid(const struct engine_cpu_model *m, unsigned id,
 				struct cpu_cpuid out[ENGINE_CPUID_MAX])
 {
@@ -440,7 +548,9 @@ unsigned engine_cpu_model_cpuid(const struct engine_cpu_model *m, unsigned id,
 	add_xsave(&l);
 	if (!m->amd)
 		add_tsc(&l);
-	if (engine_cpu_model_shows(m, "hypervisor"))
+	if (engine_cpu_model_shows(m, "kvmclock"))
+		add_kvm(&l);
+	else if (engine_cpu_model_shows(m, "hypervisor"))
 		ADD(&l, HYPER_LEAF, CPU_CPUID_ANY, HYPER_LEAF, 0x72626d55, 0x626d5561,
 		    0x6d556172); /* UmbraUmbraUm */
 	add_extended(&l);

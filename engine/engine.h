@@ -15,6 +15,17 @@
  */
 struct engine_vm;
 struct engine_vcpu;
+/* Forms of saved state, devices/{lapic,pic,ioapic,pit}.h. */
+struct lapic_state;
+struct pic_state;
+struct ioapic_state;
+struct pit_state;
+
+/* Why something cannot be, as a sentence without a full stop. Whoever takes a pointer to one takes
+ * NULL too. */
+struct engine_error {
+	char text[320];
+};
 
 enum engine_clock {
 	ENGINE_CLOCK_HOST,	   /* the TSC is the host's, from zero at engine_vm creation */
@@ -60,6 +71,19 @@ struct engine_host {
 	void (*init)(void *priv, unsigned vcpu);
 	uint64_t (*cr8_read)(void *priv, unsigned vcpu);
 	void (*cr8_write)(void *priv, unsigned vcpu, uint64_t value);
+	/* What only an engine with local APICs of its own calls, with ENGINE_IRQCHIP_SPLIT. */
+	/* A local APIC has ended the level-triggered interrupt @vector: the I/O APIC's part. */
+	void (*eoi)(void *priv, uint8_t vector);
+	/* Do the 8259s ask for an interrupt (vCPU 0's ExtINT)? Cheap. */
+	bool (*pic_pending)(void *priv);
+	/* Take it: the vector, or -1 when it is gone again. */
+	int (*pic_ack)(void *priv);
+};
+
+/* Whose the 8259s, I/O APIC and PIT are, where the local APICs are the engine's. */
+enum engine_irqchip {
+	ENGINE_IRQCHIP_KERNEL, /* the engine's too */
+	ENGINE_IRQCHIP_SPLIT,  /* devices/ own; host->eoi, pic_pending and pic_ack serve them */
 };
 
 struct engine_config {
@@ -75,7 +99,23 @@ struct engine_config {
 	const struct engine_cpu_model *model;
 	const struct engine_host *host;
 	void *host_priv;
+	/*
+	 * NULL: the engine makes an mmu_vm of its own. Else it attaches itself to this one
+	 * (mmu_attach()) and leaves it on destroy(): the machine's slots and dirty clients outlive
+	 * an engine.
+	 */
+	struct mmu_vm *mmu;
+	/* kvm only: */
+	/* A port of which bytes written may be told later, before the next exit or by gathered(),
+	 * as nobody waits for them; 0: none. */
+	uint16_t gathered_port;
+	int kvm_fd; /* /dev/kvm, borrowed; the engine opens nothing by itself */
+	enum engine_irqchip irqchip;
+	uint32_t dirty_ring; /* entries a vCPU, a power of two; 0: the dirty log is a bitmap */
+	bool help; /* where the kernel cannot carry out an instruction, our processor does */
 };
+
+#define ENGINE_KVM_EXITS 48 /* KVM_EXIT_* from 0; the last one stands for all above */
 
 /* A vCPU's counters: exits by reason and the processor's own. */
 struct engine_vcpu_stats {
@@ -89,6 +129,18 @@ struct engine_vcpu_stats {
 		pml_entries; /* exits because the modification log is full; pages logged */
 	uint64_t waits;	     /* stays outside guest mode until somebody else is done (MMU_RING_FULL,
 				_WAIT) */
+	/* kvm: exits of KVM_RUN to us by KVM_EXIT_*, named by engine_kvm_exit_name(); signals that
+	 * made it leave. */
+	uint64_t kvm_exits[ENGINE_KVM_EXITS], kvm_kicks;
+	/* kvm: instructions carried out for the kernel, and runs of them; how often the kernel's
+	 * shadows of guest tables had to be dropped for one. */
+	uint64_t helped, help_runs, help_drops;
+};
+
+/* kvm: instructions of this name that our processor carried out for the kernel. */
+struct engine_helped {
+	const char *name; /* Zydis' mnemonic in small letters; lives for ever */
+	uint64_t count;
 };
 
 /* Why a vCPU returned with ENGINE_EXIT_DEBUG. */
@@ -119,14 +171,57 @@ struct engine_trace_event {
 };
 typedef void (*engine_trace_fn)(void *arg, const struct engine_trace_event *e);
 
+/* A counter that describes itself, as KVM's binary statistics do. */
+enum engine_stat_type {
+	ENGINE_STAT_CUMULATIVE,
+	ENGINE_STAT_INSTANT,
+	ENGINE_STAT_PEAK,
+	ENGINE_STAT_LINEAR_HIST, /* value k counts what lies in [k, k + 1) buckets; the last the
+				    rest */
+	ENGINE_STAT_LOG_HIST,	 /* value 0 counts 0, value k > 0 what lies in [2^(k-1), 2^k) */
+};
+enum engine_stat_unit {
+	ENGINE_STAT_PLAIN,
+	ENGINE_STAT_BYTES,
+	ENGINE_STAT_SECONDS,
+	ENGINE_STAT_CYCLES,
+	ENGINE_STAT_BOOLEAN,
+};
+struct engine_stat {
+	const char *name; /* lives as long as the machine's engine */
+	enum engine_stat_type type;
+	enum engine_stat_unit unit; /* times @base to the power of @exponent */
+	int base, exponent;
+	uint32_t bucket_size; /* LINEAR_HIST */
+	unsigned n;	      /* values; more than one in histograms */
+	const uint64_t *values;
+};
+typedef void (*engine_stat_fn)(void *arg, const struct engine_stat *s);
+
+struct engine_chips;
+
 struct engine_ops {
 	const char *name;
-	/* Could it run a machine here? 0, or -errno with a sentence in @why. */
-	int (*probe)(char *why, size_t size);
-	/* 0, -EINVAL, -ENOMEM. The config's pointers must outlive the machine. */
-	int (*create)(const struct engine_config *config, struct engine_vm **ret_vm);
+	/*
+	 * Could it run this machine here? 0, or -errno with a sentence in @err. Before any sandbox:
+	 * what is to be read of /sys or /proc is read now and kept. Of the config's pointers only
+	 * the model is looked at, when there is one.
+	 */
+	int (*probe)(const struct engine_config *config, struct engine_error *err);
+	/*
+	 * 0, or -errno with a sentence in @err: -EINVAL, -ENOMEM, -EOPNOTSUPP (the config cannot be
+	 * honoured here), or what the host's kernel said. The config's pointers must outlive the
+	 * machine.
+	 */
+	int (*create)(const struct engine_config *config, struct engine_vm **ret_vm,
+		      struct engine_error *err);
 	void (*destroy)(struct engine_vm *vm);
 	struct mmu_vm *(*mmu)(struct engine_vm *vm);
+	/*
+	 * After slot_*(), set_gsi(), msi(), chips_*() or clock_*() gave -errno: the last failure of
+	 * the engine's in one of them, as a sentence; "": there was none. The same thread.
+	 */
+	const char *(*error)(struct engine_vm *vm);
 	/*
 	 * Switch the machine's policy while every vCPU is outside vcpu_run(); the guest does not
 	 * notice. 0, -EINVAL, -EBUSY (a vCPU is amid a nested guest).
@@ -142,7 +237,9 @@ struct engine_ops {
 
 	/*
 	 * Run on the calling thread until there is a reason to return; at most @budget instructions
-	 * (exactly, when the engine can count; ~0: no bound).
+	 * (exactly, when the engine can count; ~0: no bound). 0: only what is asked of the vCPU and
+	 * not done yet (INIT, SIPI, NMI, the rest of an access) is done, so that it is in its
+	 * state.
 	 */
 	enum engine_exit (*vcpu_run)(struct engine_vcpu *v, uint64_t budget);
 	/* Make vcpu_run() return soon, or look at interrupts again. Any thread. */
@@ -156,23 +253,38 @@ struct engine_ops {
 	void (*vcpu_sipi)(struct engine_vcpu *v, uint8_t vector);
 	/* Is there something that wakes it from HLT? Any thread. */
 	bool (*vcpu_runnable)(struct engine_vcpu *v);
-	/* The rest while the vCPU does not run. */
-	void (*vcpu_reset)(struct engine_vcpu *v); /* as power-on */
-	void (*vcpu_get_state)(struct engine_vcpu *v, struct cpu_state *ret_state);
+	/*
+	 * The rest while the vCPU does not run. What returns int gives 0 or -errno, with the
+	 * outputs untouched, when the engine itself failed (never with soft); vcpu_error() then has
+	 * the sentence.
+	 */
+	int (*vcpu_reset)(struct engine_vcpu *v); /* as power-on */
+	int (*vcpu_get_state)(struct engine_vcpu *v, struct cpu_state *ret_state);
 	int (*vcpu_set_state)(struct engine_vcpu *v, const struct cpu_state *state);
+	/* What its guest finds by CPUID. How many. */
+	unsigned (*vcpu_cpuid)(const struct engine_vcpu *v,
+			       struct cpu_cpuid ret_leaves[ENGINE_CPUID_MAX]);
 	uint64_t (*vcpu_icount)(struct engine_vcpu *v);
 	/*
 	 * The machine's TSC as of now, from where it goes on; the vCPU's own differs by what the
 	 * guest made of it (IA32_TSC_ADJUST).
 	 */
-	void (*vcpu_set_tsc)(struct engine_vcpu *v, uint64_t tsc);
-	uint64_t (*vcpu_get_tsc)(struct engine_vcpu *v);
+	int (*vcpu_set_tsc)(struct engine_vcpu *v, uint64_t tsc);
+	int (*vcpu_get_tsc)(struct engine_vcpu *v, uint64_t *ret_tsc);
 	void (*vcpu_stats)(struct engine_vcpu *v, struct engine_vcpu_stats *ret_stats);
+	/* Optional: what was helped, at most @max of it, how many; any thread. */
+	unsigned (*vcpu_helped)(struct engine_vcpu *v, struct engine_helped *ret, unsigned max);
 	void (*vcpu_mmu_stats)(struct engine_vcpu *v, struct mmu_vcpu_stats *ret_stats);
+	/*
+	 * NULL: none. Tell @fn of what somebody else (the host's kernel) counts for the machine, or
+	 * (@v not NULL) for the vCPU. Any thread. 0; -EOPNOTSUPP: this kernel does not tell;
+	 * -errno.
+	 */
+	int (*stats)(struct engine_vm *vm, struct engine_vcpu *v, engine_stat_fn fn, void *arg);
 	/* The vCPU's MMU, for inspection; and the registers of now as the MMU wants them (which the
 	 * MMU itself hears of only at the next exit that needs it: tell it by mmu_set_regs()). */
 	struct mmu_vcpu *(*vcpu_mmu)(struct engine_vcpu *v);
-	void (*vcpu_mmu_regs)(struct engine_vcpu *v, struct mmu_regs *ret_regs);
+	int (*vcpu_mmu_regs)(struct engine_vcpu *v, struct mmu_regs *ret_regs);
 	/*
 	 * A debugger's breakpoints, watchpoints and steps (struct cpu_host_debug says what each
 	 * means); NULL ends them. vcpu_run() then returns ENGINE_EXIT_DEBUG, and vcpu_debug_hit()
@@ -180,7 +292,7 @@ struct engine_ops {
 	 */
 	int (*vcpu_set_debug)(struct engine_vcpu *v, const struct cpu_host_debug *debug);
 	void (*vcpu_debug_hit)(struct engine_vcpu *v, struct engine_debug_hit *ret_hit);
-	/* After ENGINE_EXIT_ERROR: what failed, as a sentence. */
+	/* After ENGINE_EXIT_ERROR or -errno: what failed, as a sentence. */
 	const char *(*vcpu_error)(struct engine_vcpu *v);
 	/* The last instructions' addresses, newest last. */
 	unsigned (*vcpu_history)(struct engine_vcpu *v, uint64_t *rip, unsigned max);
@@ -188,8 +300,78 @@ struct engine_ops {
 	unsigned (*vcpu_peek)(struct engine_vcpu *v, gva_t gva, void *data, unsigned len);
 	unsigned (*vcpu_disassemble)(struct engine_vcpu *v, const uint8_t *bytes, unsigned len,
 				     uint64_t rip, char *text, size_t text_len);
+
+	/*
+	 * NULL in an engine without interrupt controllers of its own (soft). Any thread, but for
+	 * those that save and load: while no vCPU runs.
+	 */
+	/* ENGINE_IRQCHIP_KERNEL: a line of the I/O APIC, and of the 8259s below 16. */
+	int (*set_gsi)(struct engine_vm *vm, unsigned gsi, bool level);
+	/* A message, as a write of @data to @addr (0xfee.....) is one. */
+	int (*msi)(struct engine_vm *vm, uint64_t addr, uint32_t data);
+	/* ENGINE_IRQCHIP_SPLIT: host->pic_pending() may have changed. */
+	void (*pic_intr)(struct engine_vm *vm);
+	/* What the engine owns of the chips, into or from devices/' form. */
+	int (*chips_save)(struct engine_vm *vm, const struct engine_chips *ret_chips);
+	int (*chips_load)(struct engine_vm *vm, const struct engine_chips *chips);
+	/*
+	 * How often it has executed HLT, when it sleeps in the kernel now (HLT, or waits for SIPI);
+	 * -EAGAIN: it does not; -EOPNOTSUPP: this kernel does not say. Any thread; cheap.
+	 */
+	int64_t (*vcpu_asleep)(struct engine_vcpu *v);
+	/* What was written to the gathered_port is told now. Any thread. */
+	void (*gathered)(struct engine_vm *vm);
+	/* The paravirtual clock, ns since the machine's start. */
+	int (*clock_save)(struct engine_vm *vm, uint64_t *ret_ns);
+	int (*clock_load)(struct engine_vm *vm, uint64_t ns);
+};
+
+/* The chips' states: the caller's memory. NULL: leave that one out. */
+struct engine_chips {
+	uint64_t now_ns;	   /* the machine's clock, which stands still */
+	uint32_t lines;		   /* the GSIs that devices hold high */
+	struct lapic_state *lapic; /* one a vCPU */
+	struct pic_state *pic;
+	struct ioapic_state *ioapic;
+	struct pit_state *pit;
 };
 
 extern const struct engine_ops engine_soft;
+extern const struct engine_ops engine_kvm;
+
+/* "mmio", of KVM_EXIT_MMIO; lives for ever. NULL: no such exit is known. */
+const char *engine_kvm_exit_name(unsigned reason);
+/*
+ * Is there hardware virtualization behind this host's KVM? Else @err says what there is. By the
+ * kernel's modules under /sys; before a sandbox.
+ */
+bool engine_kvm_has_hardware(struct engine_error *err);
+/*
+ * How this host's KVM virtualizes memory, by its modules' parameters under /sys: read at the first
+ * call, which comes before a sandbox, and kept. 1, 0, or -1: not known.
+ */
+struct engine_kvm_mmu {
+	enum mmu_policy policy; /* SHADOW, TDP; KERNEL: not known */
+	const char *form;	/* "shadow", "ept", "npt", "unknown" */
+	const char *module;	/* "kvm_intel" */
+	int8_t nested;		/* a guest may run guests */
+	int8_t tdp_mmu;		/* direct tables are built by the newer code, in parallel */
+	int8_t ad_bits, pml;	/* EPT's A and D bits, and the log that lives by them, are used */
+	int8_t eager_split, mmio_caching, nx_huge_pages;
+};
+const struct engine_kvm_mmu *engine_kvm_mmu(void);
+/* For the word "common": mask what this KVM cannot show. 0 or -errno. */
+int engine_kvm_cpu_limit(int kvm_fd, struct engine_cpu_model *model);
+/*
+ * What the guest of this engine_kvm's machine sees beyond its model, because the kernel shows it
+ * whatever it is told: names, and how many bits there are besides. How many in all.
+ */
+unsigned engine_kvm_cpu_extra(struct engine_vm *vm, char *names, size_t size);
+/*
+ * The features that @model shows on the soft engine and this KVM cannot, by name, "sse3 xsave avx",
+ * into @names (cut when it is too small). How many, or -errno when the kernel does not say.
+ */
+int engine_kvm_cpu_check(int kvm_fd, const struct engine_cpu_model *model, char *names,
+			 size_t size);
 
 #endif

@@ -86,8 +86,8 @@ static void audit_leaf_gpte(struct audit *a, const struct shadow_page *sp, unsig
 	if (sp->unsync || !hva)
 		return;
 	gpte = gpte_load(sp->role, hva);
-	CHECK(gpte_may_be_used(a, sp, gpte),
-	      AT "leaf for guest entry %llx", AT_ARGS(sp, i), (unsigned long long)gpte);
+	CHECK(gpte_may_be_used(a, sp, gpte), AT "leaf for guest entry %llx", AT_ARGS(sp, i),
+	      (unsigned long long)gpte);
 	may = gpte_access(sp->role, gpte);
 	if (sp->role.format == MMU_FORMAT_EPT)
 		has = (spte & EPT_R ? MMU_MAP_USER : 0) | (spte & EPT_W ? MMU_MAP_WRITE : 0) |
@@ -160,8 +160,8 @@ static void audit_child_gpte(struct audit *a, const struct shadow_page *sp, unsi
 		return;
 	gpte = gpte_load(sp->role, hva);
 	large = gpte & SPTE_PS && (sp->role.mode != MODE_32 || sp->role.pse);
-	CHECK(gpte_may_be_used(a, sp, gpte),
-	      AT "leads on for guest entry %llx", AT_ARGS(sp, i), (unsigned long long)gpte);
+	CHECK(gpte_may_be_used(a, sp, gpte), AT "leads on for guest entry %llx", AT_ARGS(sp, i),
+	      (unsigned long long)gpte);
 	CHECK(child->role.direct == large, AT "child's kind", AT_ARGS(sp, i));
 	if (large) {
 		CHECK(child->gfn == gpte_frame(sp, i, gpte),
@@ -316,6 +316,16 @@ static void audit_slot(struct audit *a, const struct memslot *slot, uint64_t *ma
 	}
 }
 
+/* Under MMU_POLICY_KERNEL the kernel logs what is watched; else nobody but us does. */
+static void audit_log(struct audit *a, const struct memslot *slot)
+{
+	if (mmu_is_kernels(a->vm))
+		CHECK(slot->kernel_logs || !slot_is_logged(slot),
+		      "slot %u is not logged by the kernel", slot->id);
+	else
+		CHECK(!slot->kernel_logs, "slot %u is logged by a kernel of before", slot->id);
+}
+
 static uint32_t root_refs(const struct vcpu_root *r, const struct shadow_page *sp)
 {
 	uint32_t n = 0;
@@ -379,8 +389,11 @@ unsigned mmu_audit(struct mmu_vm *vm, char *text, size_t size)
 		audit_page(a, sp, &linked);
 		audit_roots(a, sp);
 	}
-	for (uint32_t i = 0; i < vm->nr_slots; i++)
+	for (uint32_t i = 0; i < vm->nr_slots; i++) {
 		audit_slot(a, vm->sorted[i], &mapped, &shadows);
+		audit_log(a, vm->sorted[i]);
+	}
+	CHECK(vm->policy != MMU_POLICY_KERNEL || !vm->arena.nr_used, "tables beside the kernel's");
 	CHECK(mapped == a->leaves, "reverse maps have %llu leaves of %llu",
 	      (unsigned long long)mapped, (unsigned long long)a->leaves);
 	CHECK(linked == a->links, "parents have %llu links of %llu", (unsigned long long)linked,

@@ -13,7 +13,9 @@
 
 static void drain(struct mmu_vm *vm)
 {
-	if (__atomic_load_n(&vm->pml, __ATOMIC_RELAXED) && vm->ops->drain_pml)
+	if ((__atomic_load_n(&vm->pml, __ATOMIC_RELAXED) ||
+	     mmu_get_policy(vm) == MMU_POLICY_KERNEL) &&
+	    vm->ops->drain_pml)
 		vm->ops->drain_pml(vm->priv);
 }
 
@@ -69,6 +71,21 @@ void mmu_pml_write(struct mmu_vcpu *vcpu, const gpa_t *gpas, size_t n)
 
 		if (slot)
 			dirty_mark(vcpu, slot, gpas[i] >> PAGE_SHIFT);
+	}
+	pthread_rwlock_unlock(&vm->slots_lock);
+}
+
+void mmu_kernel_log(struct mmu_vcpu *vcpu, const struct dirty_ring_entry *pages, size_t n)
+{
+	struct mmu_vm *vm = vcpu->vm;
+
+	pthread_rwlock_rdlock(&vm->slots_lock);
+	for (size_t i = 0; i < n; i++) {
+		uint32_t id = pages[i].slot_id;
+		struct memslot *slot = id <= SLOT_MAX_ID ? vm->by_id[id] : NULL;
+
+		if (slot && pages[i].page < slot->npages)
+			dirty_mark(vcpu, slot, slot->base + pages[i].page);
 	}
 	pthread_rwlock_unlock(&vm->slots_lock);
 }
@@ -136,12 +153,22 @@ void dirty_fold_slot(struct mmu_vm *vm, struct memslot *slot)
 	fold_summary(vm, slot);
 }
 
-/* The same with these pages of a shared map that has no summary: by looking at each word. */
-static void fold_range(struct mmu_vm *vm, struct memslot *slot, uint64_t first, uint64_t npages)
+/*
+ * The same with these pages of a shared map that has no summary, by looking at each word; and with
+ * the kernel's log of the slot, which is had as a whole. 0, or (of the latter) -errno.
+ */
+static int fold_range(struct mmu_vm *vm, struct memslot *slot, uint64_t first, uint64_t npages)
 {
+	struct fold f = {.vm = vm, .slot = slot};
+	struct slot_desc desc;
+
 	dirty_fold_slot(vm, slot);
 	if (slot->shared && !slot->shared_summary && npages)
 		fold_shared(vm, slot, first / 64, BITMAP_WORDS(first + npages));
+	if (!slot->kernel_logs || !vm->ops->dirty_collect)
+		return 0;
+	slot_describe(slot, &desc);
+	return vm->ops->dirty_collect(vm->priv, &desc, fold_word, &f);
 }
 
 /* Is the page dirty for every client that watches it (audit)? */
@@ -229,14 +256,26 @@ static void prefetch_frames(struct mmu_vm *vm, const struct memslot *slot, const
 	}
 }
 
-void dirty_protect_frames(struct mmu_vm *vm, struct memslot *slot, const gfn_t *gfns, size_t n)
+static int kernel_protect(struct mmu_vm *vm, const struct memslot *slot, const gfn_t *gfns,
+			  size_t n)
 {
+	struct slot_desc desc;
+
+	slot_describe(slot, &desc);
+	return vm->ops->dirty_protect(vm->priv, &desc, gfns, n);
+}
+
+int dirty_protect_frames(struct mmu_vm *vm, struct memslot *slot, const gfn_t *gfns, size_t n)
+{
+	if (slot->kernel_logs)
+		return n ? kernel_protect(vm, slot, gfns, n) : 0;
 	for (size_t i = 0; i < n; i++) {
 		prefetch_frames(vm, slot, &gfns[i], n - i);
 		if (!i || gfns[i] >> 9 != gfns[i - 1] >> 9)
 			protect_large(vm, slot, gfns[i]);
 		protect_rmap(vm, slot_rmap(slot, gfns[i], 1));
 	}
+	return 0;
 }
 
 typedef bool (*spte_filter)(const struct shadow_page *sp, uint64_t spte);
@@ -271,12 +310,14 @@ static void protect_tables(struct mmu_vm *vm, const struct memslot *slot, spte_f
 	}
 }
 
-/* By what is less: our tables, which are bounded, or the slot. */
-static void protect_slot(struct mmu_vm *vm, struct memslot *slot)
+/* By what is less: our tables, which are bounded, or the slot. 0, or the kernel's -errno. */
+static int protect_slot(struct mmu_vm *vm, struct memslot *slot)
 {
+	if (slot->kernel_logs)
+		return kernel_protect(vm, slot, NULL, 0);
 	if (vm->stats.mmu_pages * PT_ENTRIES < slot->npages) {
 		protect_tables(vm, slot, spte_is_any);
-		return;
+		return 0;
 	}
 	for (uint64_t page = 0; page < slot->npages;) {
 		gfn_t gfns[PT_ENTRIES];
@@ -286,6 +327,7 @@ static void protect_slot(struct mmu_vm *vm, struct memslot *slot)
 			gfns[n++] = slot->base + page;
 		dirty_protect_frames(vm, slot, gfns, n);
 	}
+	return 0;
 }
 
 /* Pages of small leaves that only the log kept small go; larger ones come by the next faults. */
@@ -336,21 +378,145 @@ static void client_slot_free(struct client_slot *cs)
 static int watch_slot(struct dirty_client *c, struct memslot *slot)
 {
 	struct client_slot *cs = client_slot_new(c, slot);
+	int r;
 
 	if (!cs)
 		return -ENOMEM;
-	fold_range(c->vm, slot, 0, slot->npages);
+	r = fold_range(c->vm, slot, 0, slot->npages);
+	if (r) {
+		client_slot_free(cs);
+		return r;
+	}
 	__atomic_fetch_add(&slot->watchers, 1, __ATOMIC_SEQ_CST);
 	c->slot[slot->id] = cs;
 	return 0;
+}
+
+/* The kernel begins, or stops, to log the slot. Both locks are held. */
+static int kernel_log(struct mmu_vm *vm, struct memslot *slot, bool on)
+{
+	struct slot_desc from, to;
+	int r;
+
+	if (!mmu_is_kernels(vm) || slot->kernel_logs == on)
+		return 0;
+	slot_describe(slot, &from);
+	to = from;
+	*(on ? &to.flags : &from.flags) |= SLOT_LOGGED;
+	r = vm->ops->slot_changed(vm->priv, &from, &to);
+	if (!r)
+		slot->kernel_logs = on;
+	return r;
 }
 
 static void unwatch_slot(struct dirty_client *c, struct memslot *slot)
 {
 	client_slot_free(c->slot[slot->id]);
 	c->slot[slot->id] = NULL;
-	if (__atomic_sub_fetch(&slot->watchers, 1, __ATOMIC_SEQ_CST) == 0)
-		collapse_slot(c->vm, slot);
+	if (__atomic_sub_fetch(&slot->watchers, 1, __ATOMIC_SEQ_CST))
+		return;
+	collapse_slot(c->vm, slot);
+	kernel_log(c->vm, slot, false);
+}
+
+/* All of the slot is dirty for whoever watches it. */
+static void slot_all_dirty(struct mmu_vm *vm, struct memslot *slot)
+{
+	struct dirty_client *c;
+
+	list_for_each_entry (c, &vm->clients, link) {
+		struct client_slot *cs = c->slot[slot->id];
+
+		if (!cs)
+			continue;
+		ml_set_all(&cs->bits);
+		cs->count = slot->npages;
+	}
+}
+
+int dirty_slot_tell(struct mmu_vm *vm, struct memslot *slot, const struct slot_desc *from,
+		    const struct slot_desc *to)
+{
+	struct slot_desc was = {0}, is = {0};
+	int r;
+
+	if (!mmu_is_kernels(vm))
+		return 0;
+	if (from) {
+		was = *from;
+		was.flags |= slot->kernel_logs ? SLOT_LOGGED : 0;
+	}
+	if (to) {
+		is = *to;
+		is.flags |= slot_is_logged(slot) ? SLOT_LOGGED : 0;
+	}
+	r = vm->ops->slot_changed(vm->priv, from ? &was : NULL, to ? &is : NULL);
+	if (r)
+		return r;
+	slot->kernel_logs = to && is.flags & SLOT_LOGGED;
+	if (slot->kernel_logs)
+		slot_all_dirty(vm, slot);
+	return 0;
+}
+
+/* Is there a page that some watching client knows as clean? */
+static bool slot_has_clean(const struct mmu_vm *vm, const struct memslot *slot)
+{
+	const struct dirty_client *c;
+
+	list_for_each_entry (c, &vm->clients, link) {
+		const struct client_slot *cs = c->slot[slot->id];
+
+		if (cs && cs->count < slot->npages)
+			return true;
+	}
+	return false;
+}
+
+/* No vCPU runs yet, so what the kernel may hold to be dirty at first is not so. */
+int dirty_attached(struct mmu_vm *vm)
+{
+	int r = 0;
+
+	if (!mmu_is_kernels(vm))
+		return 0;
+	if (vm->ring_client && !vm->ops->drain_pml)
+		return -EOPNOTSUPP;
+	for (uint32_t i = 0; i < vm->nr_slots && !r; i++) {
+		struct memslot *slot = vm->sorted[i];
+		struct slot_desc to;
+
+		slot_describe(slot, &to);
+		to.flags |= slot_is_logged(slot) ? SLOT_LOGGED : 0;
+		r = vm->ops->slot_changed(vm->priv, NULL, &to);
+		if (r)
+			break;
+		slot->kernel_logs = slot_is_logged(slot);
+		if (slot->kernel_logs && slot_has_clean(vm, slot))
+			r = protect_slot(vm, slot);
+	}
+	return r;
+}
+
+void dirty_detached(struct mmu_vm *vm)
+{
+	for (uint32_t i = 0; i < vm->nr_slots; i++)
+		vm->sorted[i]->kernel_logs = false;
+}
+
+int dirty_collect_all(struct mmu_vm *vm)
+{
+	int ret = 0;
+
+	for (uint32_t i = 0; i < vm->nr_slots; i++) {
+		struct memslot *slot = vm->sorted[i];
+		int r = fold_range(vm, slot, 0, slot->npages);
+
+		if (r)
+			slot_all_dirty(vm, slot);
+		ret = ret ? ret : r;
+	}
+	return ret;
 }
 
 int dirty_slot_added(struct mmu_vm *vm, struct memslot *slot)
@@ -400,12 +566,17 @@ static int watch(struct dirty_client *c, uint32_t slot_id)
 		if (!slot_is_meant(slot, slot_id) || c->slot[slot->id])
 			continue;
 		r = watch_slot(c, slot);
+		if (r)
+			break;
+		r = kernel_log(vm, slot, true);
+		if (r)
+			unwatch_slot(c, slot);
 		fresh[slot->id] = !r;
 	}
 	pthread_rwlock_unlock(&vm->slots_lock);
-	for (uint32_t i = 0; i < vm->nr_slots; i++) {
+	for (uint32_t i = 0; i < vm->nr_slots && !r; i++) {
 		if (fresh[vm->sorted[i]->id] && !(c->flags & DIRTY_INITIALLY_SET))
-			protect_slot(vm, vm->sorted[i]);
+			r = protect_slot(vm, vm->sorted[i]);
 	}
 	return r;
 }
@@ -634,11 +805,12 @@ int dirty_get(struct dirty_client *c, uint32_t slot_id, uint64_t first, uint64_t
 
 	dirty_lock(c->vm);
 	slot = client_range(c, slot_id, first, npages, &r);
-	if (slot && npages) {
+	if (slot && npages)
+		r = fold_range(c->vm, slot, first, npages);
+	if (!r && npages) {
 		const struct ml_bitmap *m = &c->slot[slot_id]->bits;
 		uint64_t end = BITMAP_WORDS(first + npages);
 
-		fold_range(c->vm, slot, first, npages);
 		memset(bits, 0, BITMAP_WORDS(npages) * 8);
 		for (uint64_t i = ml_next_word(m, first / 64); i < end; i = ml_next_word(m, i + 1))
 			put_word(bits, (int64_t)(i * 64 - first),
@@ -678,11 +850,11 @@ int dirty_find(struct dirty_client *c, uint32_t slot_id, uint64_t *page)
 		found = next_page(m, *page);
 		/* An earlier one may not have been collected yet. */
 		if (*page < found)
-			fold_range(c->vm, slot, *page, found - *page);
+			r = fold_range(c->vm, slot, *page, found - *page);
 		found = next_page(m, *page);
-		if (found < slot->npages)
+		if (!r && found < slot->npages)
 			*page = found;
-		else
+		else if (!r)
 			r = -ENODATA;
 	}
 	dirty_unlock(c->vm);
@@ -701,14 +873,17 @@ static size_t put_frames(const struct memslot *slot, uint64_t i, uint64_t word, 
 
 /*
  * Off the client's log, in rising order. The flush comes before the lock is dropped, and so before
- * the client reads a page: what is written until then it sees.
+ * the client reads a page: what is written until then it sees. 0, or -errno: they are still dirty.
  */
-static void forget_frames(struct dirty_client *c, struct memslot *slot, const gfn_t *gfns, size_t n)
+static int forget_frames(struct dirty_client *c, struct memslot *slot, const gfn_t *gfns, size_t n)
 {
 	struct client_slot *cs = c->slot[slot->id];
+	int r;
 
 	split_frames(c->vm, slot, gfns, n);
-	dirty_protect_frames(c->vm, slot, gfns, n);
+	r = dirty_protect_frames(c->vm, slot, gfns, n);
+	if (r)
+		return r;
 	for (size_t i = 0; i < n;) {
 		uint64_t at = (gfns[i] - slot->base) / 64, word = 0;
 
@@ -716,11 +891,12 @@ static void forget_frames(struct dirty_client *c, struct memslot *slot, const gf
 			word |= BIT((gfns[i] - slot->base) % 64);
 		cs->count -= ml_clear(&cs->bits, at, word);
 	}
+	return 0;
 }
 
 /* What is asked for in the words from *@word on, as much as one hold of the lock is worth. */
-static void clear_batch(struct dirty_client *c, struct memslot *slot, const struct asked *a,
-			uint64_t *word)
+static int clear_batch(struct dirty_client *c, struct memslot *slot, const struct asked *a,
+		       uint64_t *word)
 {
 	const struct ml_bitmap *m = &c->slot[slot->id]->bits;
 	uint64_t end = BITMAP_WORDS(a->first + a->npages), i;
@@ -731,8 +907,8 @@ static void clear_batch(struct dirty_client *c, struct memslot *slot, const stru
 	for (i = ml_next_word(m, *word); i < stop && n <= DIRTY_BATCH - 64;
 	     i = ml_next_word(m, i + 1))
 		n += put_frames(slot, i, ml_word(m, i) & asked_word(a, i), c->batch + n);
-	forget_frames(c, slot, c->batch, n);
 	*word = MIN(end, i);
+	return forget_frames(c, slot, c->batch, n);
 }
 
 int dirty_clear(struct dirty_client *c, uint32_t slot_id, uint64_t first, uint64_t npages,
@@ -748,11 +924,11 @@ int dirty_clear(struct dirty_client *c, uint32_t slot_id, uint64_t first, uint64
 		mmu_lock(c->vm);
 		slot = client_range(c, slot_id, first, npages, &r);
 		if (slot && npages)
-			clear_batch(c, slot, &a, &word);
+			r = clear_batch(c, slot, &a, &word);
 		if (slot)
 			dirty_rings_retire(c);
 		dirty_unlock(c->vm);
-	} while (slot && npages && word < BITMAP_WORDS(first + npages));
+	} while (!r && npages && word < BITMAP_WORDS(first + npages));
 	return r;
 }
 
@@ -764,50 +940,75 @@ static uint64_t lowest_bits(uint64_t word, size_t n)
 	return word;
 }
 
-/* Up to @max pages of one slot. */
-static size_t take_slot(struct dirty_client *c, struct memslot *slot, gfn_t *gfns, size_t max)
+/* Up to @max pages of one slot. How many, or -errno. */
+static ssize_t take_slot(struct dirty_client *c, struct memslot *slot, gfn_t *gfns, size_t max)
 {
 	const struct client_slot *cs = c->slot[slot->id];
 	uint64_t words = slot_words(slot);
 	size_t n = 0;
+	int r = 0;
 
 	dirty_fold_slot(c->vm, slot);
 	if (!cs->count)
-		fold_range(c->vm, slot, 0, slot->npages);
+		r = fold_range(c->vm, slot, 0, slot->npages);
+	if (r)
+		return r;
 	for (uint64_t i = ml_next_word(&cs->bits, 0); i < words && n < max;
 	     i = ml_next_word(&cs->bits, i + 1))
 		n += put_frames(slot, i, lowest_bits(ml_word(&cs->bits, i), max - n), gfns + n);
-	forget_frames(c, slot, gfns, n);
-	return n;
+	r = forget_frames(c, slot, gfns, n);
+	return r ? r : (ssize_t)n;
 }
 
-/* As much as one hold of the lock is worth. */
-static size_t take_batch(struct dirty_client *c, gfn_t *gfns, size_t max)
+/* Once a call, not once a batch. */
+static int collect_kernel(struct mmu_vm *vm)
+{
+	int r = 0;
+
+	if (mmu_get_policy(vm) != MMU_POLICY_KERNEL)
+		return 0;
+	mmu_lock(vm);
+	for (uint32_t s = 0; s < vm->nr_slots && !r; s++)
+		r = fold_range(vm, vm->sorted[s], 0, vm->sorted[s]->npages);
+	dirty_unlock(vm);
+	return r;
+}
+
+/* As much as one hold of the lock is worth. What was taken before an error is taken. */
+static ssize_t take_batch(struct dirty_client *c, gfn_t *gfns, size_t max)
 {
 	struct mmu_vm *vm = c->vm;
+	ssize_t got = 0;
 	size_t n = 0;
 
 	mmu_lock(vm);
-	for (uint32_t s = 0; s < vm->nr_slots && n < max; s++) {
+	for (uint32_t s = 0; s < vm->nr_slots && n < max && got >= 0; s++) {
+		got = 0;
 		if (c->slot[vm->sorted[s]->id])
-			n += take_slot(c, vm->sorted[s], gfns + n, max - n);
+			got = take_slot(c, vm->sorted[s], gfns + n, max - n);
+		n += got > 0 ? (size_t)got : 0;
 	}
 	dirty_rings_retire(c);
 	dirty_unlock(vm);
-	return n;
+	return n || got >= 0 ? (ssize_t)n : got;
 }
 
 ssize_t dirty_take(struct dirty_client *c, gfn_t *gfns, size_t max)
 {
-	size_t n = 0, got, want;
+	ssize_t got;
+	size_t n = 0, want;
+	int r;
 
 	drain(c->vm);
+	r = collect_kernel(c->vm);
+	if (r)
+		return r;
 	do {
 		want = MIN(max - n, (size_t)DIRTY_BATCH);
 		got = take_batch(c, gfns + n, want);
-		n += got;
-	} while (got == want && n < max);
-	return (ssize_t)n;
+		n += got > 0 ? (size_t)got : 0;
+	} while (got == (ssize_t)want && n < max);
+	return n || got >= 0 ? (ssize_t)n : got;
 }
 
 int dirty_share_bitmap(struct mmu_vm *vm, uint32_t slot_id, uint64_t *map, uint64_t *summary)

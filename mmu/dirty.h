@@ -16,6 +16,12 @@ enum dirty_notice {
 };
 
 /*
+ * Under MMU_POLICY_KERNEL the kernel notices what vCPUs write, and its log is collected wherever a
+ * client asks; dirty_set_notice() is -EOPNOTSUPP. What the kernel returns when it cannot be asked
+ * (-errno) is returned by all functions here but dirty_count() and dirty_clients(), which tell what
+ * could be learnt. A slot that comes while all slots are watched, or changes, is dirty as a whole
+ * then.
+ *
  * A client from dirty_client_create(). Its log covers the slots that dirty_client_watch() named.
  * All functions lock for themselves and may be called by any thread that is not inside mmu_ops; for
  * one client by one thread at a time.
@@ -71,9 +77,10 @@ int dirty_clear(struct dirty_client *c, uint32_t slot_id, uint64_t first, uint64
 /*
  * Both steps for up to @max pages at a time, at a cost of the dirty pages, not of the memory: the
  * frames taken are in @gfns, slot by slot and rising within each as long as nobody writes, and off
- * the log. Returns their count; 0 when clean. What rings tell is among them, see below.
- * It begins with the lowest page at every call: who takes little at a time while a guest writes,
- * and wants each page once a round, sweeps by dirty_find(), dirty_get() and dirty_clear() instead.
+ * the log. Returns their count; 0 when clean; -errno with none taken. What rings tell is among
+ * them, see below. It begins with the lowest page at every call: who takes little at a time while a
+ * guest writes, and wants each page once a round, sweeps by dirty_find(), dirty_get() and
+ * dirty_clear() instead.
  */
 ssize_t dirty_take(struct dirty_client *c, gfn_t *gfns, size_t max);
 /* How many pages are dirty for this client; also folds in what was noticed. */
@@ -115,6 +122,10 @@ enum dirty_notice dirty_get_notice(struct mmu_vm *vm);
  * at most half the ring), mmu_page_fault() and mmu_load() return MMU_RING_FULL, and the vCPU waits
  * until the consumer caught up: that is the back-pressure. mmu_ops.kick tells of the room. A
  * consumer that goes away ends it by dirty_client_destroy(), by whoever finds that it did.
+ *
+ * Under MMU_POLICY_KERNEL the kernel's own rings feed these, when a client asks for anything and
+ * when one of the kernel's is full; without them (its log is a bitmap, which does not say who
+ * wrote) there is no telling by rings: -EOPNOTSUPP.
  */
 struct dirty_ring_entry {
 	uint32_t slot_id;
@@ -130,7 +141,7 @@ struct dirty_ring {
 	uint32_t dropped; /* writes that found no room: they are in the bitmap only */
 };
 /* @size entries (a power of two, 64..65536) for every vCPU; 0 ends it. 0, -EINVAL, -EBUSY (another
- * client has the rings), -ENOMEM. */
+ * client has the rings), -ENOMEM, -EOPNOTSUPP (see above). */
 int dirty_ring_enable(struct dirty_client *c, uint32_t size);
 /* NULL when there is none. Stays until the client's dirty_ring_enable() or _destroy(). */
 struct dirty_ring *dirty_ring_get(struct mmu_vcpu *vcpu);

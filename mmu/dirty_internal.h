@@ -57,8 +57,9 @@ void dirty_lock(struct mmu_vm *vm);
 void dirty_unlock(struct mmu_vm *vm);
 /* What was noticed goes to every client. */
 void dirty_fold_slot(struct mmu_vm *vm, struct memslot *slot);
-/* The next write by a vCPU to each of these frames of the slot is noticed, once flushed. */
-void dirty_protect_frames(struct mmu_vm *vm, struct memslot *slot, const gfn_t *gfns, size_t n);
+/* The next write by a vCPU to each of these frames of the slot is noticed, once flushed. 0, or
+ * (MMU_POLICY_KERNEL) -errno. */
+int dirty_protect_frames(struct mmu_vm *vm, struct memslot *slot, const gfn_t *gfns, size_t n);
 
 /* ---- dirty_ring.c ---- */
 

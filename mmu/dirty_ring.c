@@ -178,7 +178,9 @@ int dirty_ring_enable(struct dirty_client *c, uint32_t size)
 	if (size && (size < RING_MIN || size > RING_MAX || size & (size - 1)))
 		return -EINVAL;
 	dirty_lock(vm);
-	if (vm->ring_client && vm->ring_client != c) {
+	if (size && mmu_is_kernels(vm) && !vm->ops->drain_pml) {
+		r = -EOPNOTSUPP;
+	} else if (vm->ring_client && vm->ring_client != c) {
 		r = size ? -EBUSY : 0;
 	} else {
 		if (vm->ring_client)

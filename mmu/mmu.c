@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "mmu/mmu_internal.h"
+#include "mmu/dirty_internal.h"
 
 static void locks_init(struct mmu_vm *vm)
 {
@@ -28,15 +28,62 @@ static void locks_finish(struct mmu_vm *vm)
 	pthread_rwlock_destroy(&vm->lock);
 }
 
+/* ---- detached: nothing runs the guest, so nobody has to hear of anything ---- */
+
+static void nobody_flushes(void *priv, const struct mmu_flush *flush)
+{
+}
+
+static void nobody_is_kicked(void *priv, uint64_t vcpus)
+{
+}
+
+static void nobody_is_told(void *priv, hva_t hva, uint64_t len)
+{
+}
+
+static const struct mmu_ops detached_ops = {
+	.flush_tlb = nobody_flushes,
+	.kick = nobody_is_kicked,
+	.notify_write = nobody_is_told,
+};
+
+static bool is_attached(const struct mmu_vm *vm)
+{
+	return vm->ops != &detached_ops;
+}
+
+static bool ops_suffice(const struct mmu_ops *ops, enum mmu_policy policy)
+{
+	if (!ops->flush_tlb || !ops->kick || !ops->notify_write)
+		return false;
+	if (policy != MMU_POLICY_KERNEL)
+		return true;
+	return ops->slot_changed && ops->dirty_protect && (ops->dirty_collect || ops->drain_pml);
+}
+
+static bool config_is_valid(const struct mmu_config *config)
+{
+	return config->policy <= MMU_POLICY_KERNEL && config->tdp_format <= MMU_FORMAT_NPT &&
+	       config->max_page_level <= NR_LEVELS && !(config->disable & ~(uint32_t)MMU_NO_ALL) &&
+	       (!config->tdp_levels || config->tdp_levels == 4 || config->tdp_levels == 5);
+}
+
+static void take_config(struct mmu_vm *vm, const struct mmu_config *config)
+{
+	__atomic_store_n(&vm->policy, config->policy, __ATOMIC_RELAXED);
+	vm->tdp_format = config->tdp_format == MMU_FORMAT_NPT ? MMU_FORMAT_NPT : MMU_FORMAT_EPT;
+	vm->tdp_levels = config->tdp_levels;
+	__atomic_store_n(&vm->disable, config->disable, __ATOMIC_RELAXED);
+	vm->max_page_level = config->max_page_level ? config->max_page_level : NR_LEVELS;
+}
+
 static int vm_init(struct mmu_vm *vm, const struct mmu_config *config)
 {
 	uint64_t bytes = config->max_table_bytes;
 
-	vm->policy = config->policy;
-	vm->tdp_format = config->tdp_format == MMU_FORMAT_NPT ? MMU_FORMAT_NPT : MMU_FORMAT_EPT;
-	vm->tdp_levels = config->tdp_levels;
-	vm->disable = config->disable;
-	vm->max_page_level = config->max_page_level ? config->max_page_level : NR_LEVELS;
+	vm->ops = &detached_ops;
+	take_config(vm, config);
 	vm->maxphyaddr = 40;
 	vm->gbpages = true;
 	list_init(&vm->active);
@@ -54,18 +101,15 @@ int mmu_vm_create(const struct mmu_config *config, const struct mmu_ops *ops, vo
 	struct mmu_vm *vm;
 	int r;
 
-	if (!ops->flush_tlb || !ops->kick || !ops->notify_write ||
-	    config->policy > MMU_POLICY_TDP || config->tdp_format > MMU_FORMAT_NPT ||
-	    config->max_page_level > NR_LEVELS || config->disable & ~(uint32_t)MMU_NO_ALL ||
-	    (config->tdp_levels && config->tdp_levels != 4 && config->tdp_levels != 5))
+	if (!config_is_valid(config))
 		return -EINVAL;
 	vm = calloc(1, sizeof(*vm));
 	if (!vm)
 		return -ENOMEM;
-	vm->ops = ops;
-	vm->priv = priv;
 	locks_init(vm);
 	r = vm_init(vm, config);
+	if (!r && ops)
+		r = mmu_attach(vm, config, ops, priv);
 	if (r) {
 		mmu_vm_destroy(vm);
 		return r;
@@ -171,9 +215,10 @@ int mmu_set_policy(struct mmu_vm *vm, enum mmu_policy policy)
 	struct mmu_vcpu *vcpu;
 	int r = 0;
 
-	if (policy > MMU_POLICY_TDP)
-		return -EINVAL;
 	mmu_lock(vm);
+	/* Whose tables the guest runs by is decided by mmu_attach(). */
+	if (policy > MMU_POLICY_TDP || vm->policy == MMU_POLICY_KERNEL)
+		r = -EINVAL;
 	list_for_each_entry (vcpu, &vm->vcpus, link) {
 		if (vcpu->mmu != &vcpu->root_mmu)
 			r = -EBUSY; /* amid a nested guest, whose policy hangs on ours */
@@ -197,6 +242,52 @@ void mmu_set_disable(struct mmu_vm *vm, uint32_t disable)
 	__atomic_store_n(&vm->disable, disable & (uint32_t)MMU_NO_ALL, __ATOMIC_RELAXED);
 	restart_vcpus(vm);
 	mmu_unlock(vm);
+}
+
+/* ---- engines come and go ---- */
+
+int mmu_attach(struct mmu_vm *vm, const struct mmu_config *config, const struct mmu_ops *ops,
+	       void *priv)
+{
+	int r = -EINVAL;
+
+	if (!config_is_valid(config) || !ops_suffice(ops, config->policy))
+		return -EINVAL;
+	mmu_lock(vm);
+	pthread_rwlock_wrlock(&vm->slots_lock);
+	if (!is_attached(vm) && list_empty(&vm->vcpus)) {
+		take_config(vm, config);
+		vm->ops = ops;
+		vm->priv = priv;
+		r = dirty_attached(vm);
+		if (r) {
+			vm->ops = &detached_ops;
+			dirty_detached(vm);
+		}
+	}
+	pthread_rwlock_unlock(&vm->slots_lock);
+	mmu_unlock(vm);
+	return r;
+}
+
+int mmu_detach(struct mmu_vm *vm)
+{
+	int r;
+
+	if (!is_attached(vm))
+		return 0;
+	/* What processors have logged is handed over while there still is somebody to ask. */
+	dirty_set_notice(vm, DIRTY_NOTICE_PROTECT);
+	dirty_lock(vm);
+	r = dirty_collect_all(vm);
+	restart_vcpus(vm);
+	pthread_rwlock_wrlock(&vm->slots_lock);
+	vm->ops = &detached_ops;
+	vm->priv = NULL;
+	dirty_detached(vm);
+	pthread_rwlock_unlock(&vm->slots_lock);
+	mmu_unlock(vm);
+	return r;
 }
 
 /* ---- counters ---- */

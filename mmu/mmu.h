@@ -33,6 +33,8 @@ struct mmu_flush {
  * for a vCPU that is not in guest mode. "Guest mode": the vCPU may use a TLB entry or read one of
  * our tables. A thread leaves guest mode before it calls into mmu/.
  */
+typedef void (*mmu_dirty_fn)(void *arg, uint64_t word_index, uint64_t word);
+
 struct mmu_ops {
 	/*
 	 * Returns once none of these vCPUs uses a translation (or is amid a walk of our tables)
@@ -58,7 +60,31 @@ struct mmu_ops {
 	 * guest mode with the log on leave it for that. Without the lock.
 	 */
 	void (*drain_pml)(void *priv);
+
+	/* ---- MMU_POLICY_KERNEL only, where the first is mandatory ---- */
+
+	/*
+	 * A slot comes (@from NULL), goes (@to NULL), moves, or gets other flags: SLOT_READONLY,
+	 * SLOT_LOGGED. 0, or -errno: then the kernel has it as before, and the change is refused
+	 * (but that SLOT_LOGGED goes, which is only a pity). Its memory stays mapped until this has
+	 * returned. With both of the MMU's locks held.
+	 */
+	int (*slot_changed)(void *priv, const struct slot_desc *from, const struct slot_desc *to);
+	/*
+	 * Tell by @fn which pages of the slot were written since it was logged: 64 a word, word 0
+	 * begins with its first page. What was told need not be told again before it was in
+	 * dirty_protect(). 0, or -errno: some may not have been told.
+	 */
+	int (*dirty_collect)(void *priv, const struct slot_desc *slot, mmu_dirty_fn fn, void *arg);
+	/*
+	 * Writes from now on to these frames of the slot (rising; @gfns NULL: to all of it) are
+	 * noticed; of what dirty_collect() has not told yet nothing may be lost. 0 or -errno.
+	 */
+	int (*dirty_protect)(void *priv, const struct slot_desc *slot, const gfn_t *gfns, size_t n);
 };
+
+/* Seen in slot_changed() only: writes to the slot are noticed. */
+#define SLOT_LOGGED BIT(1)
 
 struct mmu_config {
 	enum mmu_policy policy;
@@ -89,18 +115,38 @@ struct mmu_config {
 
 #define MMU_RECLAIM_LIFT 16
 
-/* 0, -EINVAL, -ENOMEM. @ops and @priv must outlive the machine. */
+/*
+ * 0, -EINVAL, -ENOMEM. @ops and @priv must outlive the machine, or mmu_detach(). @ops NULL: as
+ * after that.
+ */
 int mmu_vm_create(const struct mmu_config *config, const struct mmu_ops *ops, void *priv,
 		  struct mmu_vm **ret_vm);
 /* After all its vCPUs and dirty clients; NULL is fine. */
 void mmu_vm_destroy(struct mmu_vm *vm);
+
+/*
+ * The machine changes its engine. Between the two calls slots, L0's access to memory and dirty
+ * clients go on; nothing runs the guest.
+ *
+ * mmu_detach(): all vCPUs are outside guest mode and stay there; afterwards no op is called any
+ * more. The engine calls it before it destroys its mmu_vcpus. What was written until then is told
+ * to the clients, our tables are dropped. 0, or -errno: the log of the engine could not be had, so
+ * that everything counts as dirty.
+ * mmu_attach(): with no mmu_vcpu left. Of @config all but the bound on table pages is taken. Under
+ * MMU_POLICY_KERNEL every slot is told by slot_changed(). 0, -EINVAL (attached already, or
+ * mmu_vm_create()'s reasons), or an op's error, then detached as before.
+ */
+int mmu_attach(struct mmu_vm *vm, const struct mmu_config *config, const struct mmu_ops *ops,
+	       void *priv);
+int mmu_detach(struct mmu_vm *vm);
 
 /* @id: 0.., each once. May come and go while others run. */
 int mmu_vcpu_create(struct mmu_vm *vm, uint32_t id, struct mmu_vcpu **ret_vcpu);
 void mmu_vcpu_destroy(struct mmu_vcpu *vcpu);
 struct mmu_vm *mmu_vcpu_vm(struct mmu_vcpu *vcpu);
 
-/* With all vCPUs out of guest mode; each asks mmu_load() before it enters again. */
+/* With all vCPUs out of guest mode; each asks mmu_load() before it enters again. -EINVAL also from
+ * or to MMU_POLICY_KERNEL. */
 int mmu_set_policy(struct mmu_vm *vm, enum mmu_policy policy);
 enum mmu_policy mmu_get_policy(struct mmu_vm *vm);
 /* Which mechanisms are off, of MMU_NO_*; as mmu_set_policy(), all tables are dropped. */
@@ -172,7 +218,10 @@ struct mmu_root {
 /* Is mmu_load() due? An atomic read; ask before every entry to guest mode, after in-guest-mode is
  * set. */
 bool mmu_needs_load(struct mmu_vcpu *vcpu);
-/* The root to enter with; builds it where there is none. MMU_RETRY (0), MMU_RING_FULL or -errno. */
+/*
+ * The root to enter with; builds it where there is none. MMU_RETRY (0), MMU_RING_FULL or -errno.
+ * Under MMU_POLICY_KERNEL there is no root, and only the ring is looked at.
+ */
 int mmu_load(struct mmu_vcpu *vcpu, struct mmu_root *ret_root);
 /* Let go of all roots (the vCPU is reset or goes away). */
 void mmu_unload(struct mmu_vcpu *vcpu);
@@ -200,7 +249,8 @@ struct mmu_fault {
 
 /*
  * The processor's #PF under shadow; EPT violation, EPT misconfiguration or #NPF under TDP. Called
- * out of guest mode. Returns enum mmu_result or -errno (-ENOMEM: no table page could be had).
+ * out of guest mode, never under MMU_POLICY_KERNEL. Returns enum mmu_result or -errno (-ENOMEM: no
+ * table page could be had).
  */
 int mmu_page_fault(struct mmu_vcpu *vcpu, struct mmu_fault *fault);
 
@@ -237,6 +287,9 @@ void mmu_unprotect(struct mmu_vm *vm, gfn_t gfn);
 /* Frames that the processor's modification log holds (DIRTY_NOTICE_PML). Any thread, not inside
  * mmu_ops. */
 void mmu_pml_write(struct mmu_vcpu *vcpu, const gpa_t *gpas, size_t n);
+/* Pages that the kernel's ring of that vCPU holds (MMU_POLICY_KERNEL); what names none is passed
+ * over. Any thread, not inside mmu_ops but drain_pml. */
+void mmu_kernel_log(struct mmu_vcpu *vcpu, const struct dirty_ring_entry *pages, size_t n);
 
 /* ---- Nested: L1 runs L2 with EPT of its own (guest_mmu), or shadows it (root_mmu serves). ---- */
 

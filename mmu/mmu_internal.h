@@ -119,6 +119,7 @@ struct memslot {
 	void *meta;		       /* the one mapping with all these arrays */
 	size_t meta_size;
 	uint32_t watchers;	  /* dirty clients; atomic, > 0: writes are noticed */
+	bool kernel_logs;	  /* slot_changed() was told SLOT_LOGGED */
 	struct ml_bitmap noticed; /* atomic */
 	uint64_t *missing;
 	uint64_t *shared, *shared_summary; /* dirty_share_bitmap() */
@@ -373,6 +374,12 @@ static inline void mmu_unlock(struct mmu_vm *vm)
 	pthread_rwlock_unlock(&vm->lock);
 }
 
+/* Does a kernel run the guest, and want to hear of slots? Either lock is held. */
+static inline bool mmu_is_kernels(const struct mmu_vm *vm)
+{
+	return vm->policy == MMU_POLICY_KERNEL && vm->ops->slot_changed;
+}
+
 /* ---- slot.c ---- */
 
 struct memslot *slot_of(struct mmu_vm *vm, gfn_t gfn);
@@ -435,6 +442,19 @@ int dirty_vcpu_added(struct mmu_vcpu *vcpu);
 void dirty_vcpu_removed(struct mmu_vcpu *vcpu);
 int dirty_slot_added(struct mmu_vm *vm, struct memslot *slot);
 void dirty_slot_removed(struct mmu_vm *vm, struct memslot *slot);
+/*
+ * MMU_POLICY_KERNEL, else nothing: the slot comes (@from NULL), goes (@to NULL), or changes; what
+ * the kernel logged of it before may be gone, so all of it is dirty for who watches. 0, or the op's
+ * error and nothing done. Both locks are held.
+ */
+int dirty_slot_tell(struct mmu_vm *vm, struct memslot *slot, const struct slot_desc *from,
+		    const struct slot_desc *to);
+/* The ops are others now, both locks held: every slot is told (0 or -errno); what was told is void.
+ */
+int dirty_attached(struct mmu_vm *vm);
+void dirty_detached(struct mmu_vm *vm);
+/* All that was noticed goes to the clients; -errno: of some slots everything. */
+int dirty_collect_all(struct mmu_vm *vm);
 
 /*
  * The page was, or may from now on be, written: by that vCPU, whose ring hears of it too, or (NULL)

@@ -143,7 +143,7 @@ static int translate_identity(struct mmu_vcpu *vcpu, uint64_t addr, struct walke
 void context_set(struct mmu_vcpu *vcpu, struct mmu_context *c, const struct mmu_regs *regs)
 {
 	struct mmu_vm *vm = vcpu->vm;
-	bool direct = vm->policy == MMU_POLICY_TDP;
+	bool direct = vm->policy != MMU_POLICY_SHADOW;
 	union cpu_role role = cpu_role_of(regs);
 	union page_role page_role;
 

@@ -234,9 +234,13 @@ int mmu_load(struct mmu_vcpu *vcpu, struct mmu_root *ret)
 	struct mmu_vm *vm = vcpu->vm;
 	int r = 0;
 
-	if (!vcpu->have_regs)
+	if (!vcpu->have_regs && mmu_get_policy(vm) != MMU_POLICY_KERNEL)
 		return -EINVAL;
 	mmu_lock(vm);
+	if (vm->policy == MMU_POLICY_KERNEL) {
+		__atomic_store_n(&vcpu->need_load, false, __ATOMIC_SEQ_CST);
+		goto look_at_ring;
+	}
 	if (!root_matches(vcpu->vm, c, &c->root)) {
 		root_release(vm, &c->root);
 		r = root_build(vcpu, c);
@@ -249,6 +253,7 @@ int mmu_load(struct mmu_vcpu *vcpu, struct mmu_root *ret)
 		ret->pml = vm->pml && ret->format == MMU_FORMAT_EPT && !c->root_role.guest_mode;
 		ret->tag = ret->format == MMU_FORMAT_EPT ? eptp_of(ret) : ret->hpa;
 	}
+look_at_ring:
 	if (!r && unlikely(vcpu->ring) && dirty_ring_is_full(vcpu)) {
 		__atomic_store_n(&vcpu->need_load, true, __ATOMIC_SEQ_CST);
 		r = MMU_RING_FULL;

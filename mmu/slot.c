@@ -256,6 +256,11 @@ int slot_add(struct mmu_vm *vm, const struct slot_desc *desc)
 		r = dirty_slot_added(vm, slot);
 	if (r)
 		goto out;
+	r = dirty_slot_tell(vm, slot, NULL, desc);
+	if (r) {
+		dirty_slot_removed(vm, slot);
+		goto out;
+	}
 	slot_insert(vm, slot);
 	slots_new_generation(vm);
 	slot = NULL;
@@ -280,11 +285,17 @@ static struct memslot *slot_for_change(struct mmu_vm *vm, uint32_t id, int *ret)
 
 int slot_delete(struct mmu_vm *vm, uint32_t id)
 {
+	struct slot_desc from;
 	struct memslot *slot;
 	int r;
 
 	slots_lock(vm);
 	slot = slot_for_change(vm, id, &r);
+	if (slot) {
+		slot_describe(slot, &from);
+		r = dirty_slot_tell(vm, slot, &from, NULL);
+		slot = r ? NULL : slot;
+	}
 	if (slot) {
 		slot_zap(vm, slot);
 		dirty_slot_removed(vm, slot);
@@ -298,15 +309,16 @@ int slot_delete(struct mmu_vm *vm, uint32_t id)
 int slot_move(struct mmu_vm *vm, uint32_t id, gpa_t gpa)
 {
 	struct memslot *slot, old;
-	struct slot_desc d = {.id = id, .gpa = gpa};
+	struct slot_desc d, from;
 	int r;
 
 	slots_lock(vm);
 	slot = slot_for_change(vm, id, &r);
 	if (!slot)
 		goto out;
-	d.size = slot->npages << PAGE_SHIFT;
-	d.host = (void *)(uintptr_t)slot->hva;
+	slot_describe(slot, &from);
+	d = from;
+	d.gpa = gpa;
 	r = slot_check(vm, &d, slot);
 	if (r)
 		goto out;
@@ -315,6 +327,11 @@ int slot_move(struct mmu_vm *vm, uint32_t id, gpa_t gpa)
 	old = *slot;
 	slot->base = gpa >> PAGE_SHIFT;
 	r = slot_meta_init(slot);
+	if (!r) {
+		r = dirty_slot_tell(vm, slot, &from, &d);
+		if (r)
+			munmap(slot->meta, slot->meta_size);
+	}
 	if (r) {
 		*slot = old;
 		goto out;
@@ -330,6 +347,7 @@ out:
 
 int slot_set_flags(struct mmu_vm *vm, uint32_t id, uint32_t flags)
 {
+	struct slot_desc from, to;
 	struct memslot *slot;
 	int r;
 
@@ -342,8 +360,14 @@ int slot_set_flags(struct mmu_vm *vm, uint32_t id, uint32_t flags)
 		r = 0;
 	}
 	if (slot && slot->flags != flags) {
-		slot->flags = flags;
-		slot_zap(vm, slot);
+		slot_describe(slot, &from);
+		to = from;
+		to.flags = flags;
+		r = dirty_slot_tell(vm, slot, &from, &to);
+		if (!r) {
+			slot->flags = flags;
+			slot_zap(vm, slot);
+		}
 	}
 	slots_unlock(vm);
 	return r;

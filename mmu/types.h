@@ -29,8 +29,8 @@ struct guest_fault {
 	uint8_t vector;	     /* 14 (#PF); with @nested, unused */
 	uint32_t error_code; /* PF_*; with @nested the EPT violation's exit qualification */
 	uint64_t cr2;	     /* the linear address; with @nested the ngpa that faulted */
-	bool nested;	/* L1 gets an EPT violation or misconfiguration, no #PF */
-	bool misconfig; /* with @nested */
+	bool nested;	     /* L1 gets an EPT violation or misconfiguration, no #PF */
+	bool misconfig;	     /* with @nested */
 };
 
 /* The form of the tables a root leads to. */
@@ -43,6 +43,11 @@ enum mmu_format {
 enum mmu_policy {
 	MMU_POLICY_SHADOW,
 	MMU_POLICY_TDP,
+	/*
+	 * Somebody else (/dev/kvm) runs the guest by tables of its own: we build none. Slots, the
+	 * walker of the guest's tables and the dirty log work as ever.
+	 */
+	MMU_POLICY_KERNEL,
 };
 
 #define MMU_MAX_LEVEL 5

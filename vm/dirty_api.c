@@ -136,6 +136,8 @@ static void fail_errno(struct api_call *call, int ret)
 
 static const char *notice_name(const struct vm *vm)
 {
+	if (mmu_get_policy(vm->mmu) == MMU_POLICY_KERNEL)
+		return "kernel";
 	return dirty_get_notice(vm->mmu) == DIRTY_NOTICE_PML ? "pml" : "protect";
 }
 
@@ -178,7 +180,9 @@ static int set_notice(struct vm *vm, const char *how, struct api_error *err)
 	if (ret == -EOPNOTSUPP)
 		return api_error_field(
 			err, "notice",
-			"pml takes the policy tdp with EPT, which this machine has not");
+			mmu_get_policy(vm->mmu) == MMU_POLICY_KERNEL
+				? "with engine kvm it is the kernel that notices, in its own way"
+				: "pml takes the policy tdp with EPT, which this machine has not");
 	return ret ? api_error_set(err, api_kind_from_errno(ret), "%s", strerror(-ret)) : 0;
 }
 
@@ -195,6 +199,10 @@ static int set_ring(struct vm_dirty *d, struct logger *l, uint32_t size, struct 
 	if (ret == -EBUSY)
 		return api_error_set(err, API_KIND_INVALID_STATE,
 				     "another client has the rings of this machine");
+	if (ret == -EOPNOTSUPP)
+		return api_error_field(err, "ring",
+				       "the kernel's bitmap does not say which vCPU wrote: a "
+				       "machine with engine kvm takes dirty_ring for this");
 	if (!ret && event_add(d->watch, &second))
 		ret = -ENOMEM;
 	l->ring = !ret;
@@ -219,8 +227,12 @@ static int logger_begin(struct vm_dirty *d, struct logger *l, struct api_call *c
 	ret = set_notice(d->vm, api_call_string(call, "notice"), err);
 	if (!ret)
 		ret = set_ring(d, l, (uint32_t)api_call_int(call, "ring", 0), err);
-	if (!ret && dirty_client_watch(l->log, DIRTY_ALL_SLOTS))
-		ret = api_error_set(err, API_KIND_INTERNAL, "out of memory");
+	if (!ret) {
+		ret = dirty_client_watch(l->log, DIRTY_ALL_SLOTS);
+		if (ret)
+			api_error_set(err, api_kind_from_errno(ret), "dirty log: %s",
+				      strerror(-ret));
+	}
 	if (ret) {
 		logger_end(l);
 		return ret;
@@ -315,7 +327,7 @@ struct window {
 
 /*
  * The window that begins with the first dirty page at or after @from and ends at @end or before.
- * 0; -ENODATA: there is none.
+ * 0; -ENODATA: there is none; -errno: the kernel's log could not be had.
  */
 static int next_window(struct vm *vm, struct dirty_client *log, gpa_t from, gpa_t end,
 		       struct window *w)
@@ -324,9 +336,15 @@ static int next_window(struct vm *vm, struct dirty_client *log, gpa_t from, gpa_
 
 	for (gpa_t at = 0; !slot_next(vm->mmu, at, &s) && s.gpa < end; at = s.gpa + s.size) {
 		uint64_t page = from > s.gpa ? (from - s.gpa) >> PAGE_SHIFT : 0;
+		int ret;
 
-		if (page >= s.size >> PAGE_SHIFT || dirty_find(log, s.id, &page))
+		if (page >= s.size >> PAGE_SHIFT)
 			continue;
+		ret = dirty_find(log, s.id, &page);
+		if (ret == -ENODATA || ret == -ENOENT)
+			continue;
+		if (ret)
+			return ret;
 		w->slot_id = s.id;
 		w->gpa = s.gpa + (page << PAGE_SHIFT);
 		w->first = page;
@@ -345,6 +363,7 @@ struct ranges {
 	size_t n, limit;
 	gpa_t gpa;
 	uint64_t pages;
+	int ret;
 };
 
 static void ranges_close(struct ranges *r)
@@ -376,12 +395,18 @@ static bool ranges_add(struct ranges *r, gpa_t gpa, uint64_t pages)
 	return true;
 }
 
-/* Where to go on, or 0 at the end. */
+/* There was no further window: an error, or only the end? */
+static int end_of_windows(int ret)
+{
+	return ret == -ENODATA ? 0 : ret;
+}
+
+/* Where to go on, or 0 at the end; -errno in r->ret. */
 static gpa_t get_ranges(struct vm *vm, struct dirty_client *log, gpa_t from, struct ranges *r)
 {
 	struct window w;
 
-	while (!next_window(vm, log, from, GPA_END, &w)) {
+	while (!(r->ret = next_window(vm, log, from, GPA_END, &w))) {
 		for (uint64_t i = bitmap_next(w.bits, w.npages, 0); i < w.npages;) {
 			uint64_t end = i;
 
@@ -394,6 +419,7 @@ static gpa_t get_ranges(struct vm *vm, struct dirty_client *log, gpa_t from, str
 		from = w.gpa + (w.npages << PAGE_SHIFT);
 	}
 	ranges_close(r);
+	r->ret = end_of_windows(r->ret);
 	return 0;
 }
 
@@ -416,9 +442,11 @@ static gpa_t get_bitmap(struct vm *vm, struct api_call *call, struct dirty_clien
 	struct window w;
 	uint64_t npages;
 
-	*ret = 0;
-	if (next_window(vm, log, api_call_addr(call, "from", 0), GPA_END, &w))
+	*ret = next_window(vm, log, api_call_addr(call, "from", 0), GPA_END, &w);
+	if (*ret) {
+		*ret = end_of_windows(*ret);
 		return 0;
+	}
 	*ret = slot_get(vm->mmu, w.slot_id, &s);
 	if (*ret)
 		return 0;
@@ -428,9 +456,13 @@ static gpa_t get_bitmap(struct vm *vm, struct api_call *call, struct dirty_clien
 	if (!*ret)
 		add_bitmap(o, w.gpa, bits, npages);
 	free(bits);
-	if (next_window(vm, log, w.gpa + (npages << PAGE_SHIFT), GPA_END, &w))
+	if (*ret)
 		return 0;
-	return w.gpa;
+	*ret = next_window(vm, log, w.gpa + (npages << PAGE_SHIFT), GPA_END, &w);
+	if (!*ret)
+		return w.gpa;
+	*ret = end_of_windows(*ret);
+	return 0;
 }
 
 void handle_dirty_get(struct api_call *call)
@@ -454,6 +486,7 @@ void handle_dirty_get(struct api_call *call)
 
 		next = get_ranges(vm, l->log, api_call_addr(call, "from", 0), &r);
 		json_object_object_add(o, "ranges", r.all);
+		ret = r.ret;
 	}
 	if (ret) {
 		json_object_put(o);
@@ -503,9 +536,12 @@ static int read_wanted(struct api_call *call, struct wanted *want, struct api_er
 	return want->bits ? 0 : api_error_set(err, API_KIND_INTERNAL, "out of memory");
 }
 
-static uint64_t clear_window(struct dirty_client *log, struct window *w, const struct wanted *want)
+/* How many, or -errno. */
+static int64_t clear_window(struct dirty_client *log, struct window *w, const struct wanted *want)
 {
-	uint64_t n = 0, i;
+	uint64_t i;
+	int64_t n = 0;
+	int ret;
 
 	bitmap_for_each (i, w->bits, w->npages) {
 		if (is_wanted(want, w->gpa + (i << PAGE_SHIFT)))
@@ -513,9 +549,10 @@ static uint64_t clear_window(struct dirty_client *log, struct window *w, const s
 		else
 			bitmap_clear(w->bits, i);
 	}
-	if (!n || dirty_clear(log, w->slot_id, w->first, w->npages, w->bits))
+	if (!n)
 		return 0;
-	return n;
+	ret = dirty_clear(log, w->slot_id, w->first, w->npages, w->bits);
+	return ret == -ENOENT ? 0 : ret ? ret : n;
 }
 
 void handle_dirty_clear(struct api_call *call)
@@ -527,7 +564,9 @@ void handle_dirty_clear(struct api_call *call)
 	struct json_object *o;
 	uint64_t cleared = 0, pages;
 	struct window w;
+	int64_t n = 0;
 	gpa_t end;
+	int ret = 0;
 
 	if (!l)
 		return;
@@ -540,10 +579,17 @@ void handle_dirty_clear(struct api_call *call)
 		pages = MIN(pages, want.nbits);
 	end = want.from + (pages << PAGE_SHIFT);
 	end = end < want.from ? GPA_END : MIN(end, GPA_END);
-	for (gpa_t at = want.from; !next_window(vm, l->log, at, end, &w);
-	     at = w.gpa + (w.npages << PAGE_SHIFT))
-		cleared += clear_window(l->log, &w, &want);
+	for (gpa_t at = want.from; n >= 0 && !(ret = next_window(vm, l->log, at, end, &w));
+	     at = w.gpa + (w.npages << PAGE_SHIFT)) {
+		n = clear_window(l->log, &w, &want);
+		cleared += n > 0 ? (uint64_t)n : 0;
+	}
 	free(want.bits);
+	ret = n < 0 ? (int)n : end_of_windows(ret);
+	if (ret) {
+		fail_errno(call, ret);
+		return;
+	}
 	o = json_object_new_object();
 	json_object_object_add(o, "cleared", json_object_new_uint64(cleared));
 	api_call_reply(call, o, -1);
@@ -568,21 +614,27 @@ static void count_heat(struct logger *l, const struct window *w)
 /*
  * Clear the client's log once from the bottom to the top, and count it by address if asked to. A
  * page that the guest dirties again behind our back is left for the next time: each counts once,
- * and the uppermost as much as the lowest.
+ * and the uppermost as much as the lowest. 0 or -errno.
  */
-static uint64_t take_all(struct vm *vm, struct logger *l, enum take how)
+static int take_all(struct vm *vm, struct logger *l, enum take how, uint64_t *ret_pages)
 {
 	const struct wanted all = {0};
 	struct window w;
-	uint64_t n = 0;
+	uint64_t sum = 0;
+	int64_t n;
+	int ret;
 
-	for (gpa_t at = 0; !next_window(vm, l->log, at, GPA_END, &w);
+	for (gpa_t at = 0; !(ret = next_window(vm, l->log, at, GPA_END, &w));
 	     at = w.gpa + (w.npages << PAGE_SHIFT)) {
-		n += clear_window(l->log, &w, &all);
+		n = clear_window(l->log, &w, &all);
+		if (n < 0)
+			return (int)n;
+		sum += (uint64_t)n;
 		if (how == TAKE_HEAT)
 			count_heat(l, &w);
 	}
-	return n;
+	*ret_pages = sum;
+	return end_of_windows(ret);
 }
 
 void handle_dirty_rate(struct api_call *call)
@@ -592,10 +644,15 @@ void handle_dirty_rate(struct api_call *call)
 	uint64_t now, pages, noticed[VCPUS_MAX];
 	struct json_object *o, *vcpus;
 	double seconds;
+	int ret;
 
 	if (!l)
 		return;
-	pages = take_all(vm, l, TAKE_COUNT);
+	ret = take_all(vm, l, TAKE_COUNT, &pages);
+	if (ret) {
+		fail_errno(call, ret);
+		return;
+	}
 	now = clock_host_ns(NULL);
 	seconds = MAX((double)(now - l->since_ns) / 1e9, 1e-9);
 	l->since_ns = now;
@@ -664,6 +721,7 @@ void handle_dirty_heat(struct api_call *call)
 	struct json_object *o;
 	uint64_t pages;
 	gpa_t end;
+	int ret;
 
 	if (!l)
 		return;
@@ -672,7 +730,11 @@ void handle_dirty_heat(struct api_call *call)
 		fail_errno(call, -ENOMEM);
 		return;
 	}
-	pages = take_all(vm, l, TAKE_HEAT);
+	ret = take_all(vm, l, TAKE_HEAT, &pages);
+	if (ret) {
+		fail_errno(call, ret);
+		return;
+	}
 	l->rounds++;
 	o = json_object_new_object();
 	json_object_object_add(o, "rounds", json_object_new_uint64(l->rounds));

@@ -109,7 +109,8 @@ static bool is_at(struct vcpu *v, gva_t gva)
 	struct cpu_state s;
 	uint64_t lin;
 
-	v->vm->engine->vcpu_get_state(v->engine, &s);
+	if (v->vm->engine->vcpu_get_state(v->engine, &s))
+		return false;
 	lin = s.rip + s.seg[X86_CS].base;
 	return (s.efer & X86_EFER_LMA ? lin : (uint32_t)lin) == gva;
 }
@@ -210,7 +211,9 @@ static void target_get_state(void *target, unsigned vcpu, struct cpu_state *ret_
 {
 	struct vcpu *v = vcpu_at(target, vcpu);
 
-	v->vm->engine->vcpu_get_state(v->engine, ret_state);
+	/* An engine that fails here has its machine end; until then the debugger sees zeros. */
+	if (v->vm->engine->vcpu_get_state(v->engine, ret_state))
+		memset(ret_state, 0, sizeof(*ret_state));
 }
 
 static int target_set_state(void *target, unsigned vcpu, const struct cpu_state *state)
@@ -230,6 +233,13 @@ static size_t target_write(void *target, unsigned vcpu, gva_t gva, const void *d
 			   struct buf *why)
 {
 	return vm_poke(vcpu_at(target, vcpu), gva, data, len, why);
+}
+
+static int target_can_stop(void *target, const struct cpu_host_debug *debug)
+{
+	struct vcpu *v = vcpu_at(target, 0);
+
+	return v->vm->engine->vcpu_set_debug(v->engine, debug);
 }
 
 static void target_resume(void *target, const struct gdb_resume *resume)
@@ -394,6 +404,7 @@ static const struct gdb_target_ops target_ops = {
 	.set_state = target_set_state,
 	.read = target_read,
 	.write = target_write,
+	.can_stop = target_can_stop,
 	.resume = target_resume,
 	.stop = target_stop,
 	.kill = target_kill,
@@ -409,8 +420,7 @@ static enum gdb_arch present_arch(struct vm *vm)
 	struct cpu_state s;
 
 	for (unsigned k = 0; k < vm->cpus; k++) {
-		vm->engine->vcpu_get_state(vm->vcpus[k].engine, &s);
-		if (s.efer & X86_EFER_LMA)
+		if (!vm->engine->vcpu_get_state(vm->vcpus[k].engine, &s) && s.efer & X86_EFER_LMA)
 			return GDB_ARCH_AMD64;
 	}
 	return GDB_ARCH_I386;

@@ -617,12 +617,19 @@ static int set_watch(struct gdb_stub *s, gva_t gva, uint64_t len, uint8_t access
 	return 0;
 }
 
-/* "TYPE,ADDR,KIND": kind is a watchpoint's length. No conditions and commands are offered. */
-static void set_point(struct gdb_stub *s, struct args *a, bool on)
+static int change_point(struct gdb_stub *s, uint64_t type, gva_t gva, uint64_t kind, bool on)
 {
 	static const uint8_t access[] = {[2] = CPU_WATCH_WRITE,
 					 [3] = CPU_WATCH_READ,
 					 [4] = CPU_WATCH_READ | CPU_WATCH_WRITE};
+
+	return type < 2 ? set_breakpoint(s, gva, type == 0, on)
+			: set_watch(s, gva, kind, access[type], on);
+}
+
+/* "TYPE,ADDR,KIND": kind is a watchpoint's length. No conditions and commands are offered. */
+static void set_point(struct gdb_stub *s, struct args *a, bool on)
+{
 	uint64_t type, addr, kind;
 	int ret;
 
@@ -633,10 +640,11 @@ static void set_point(struct gdb_stub *s, struct args *a, bool on)
 	}
 	if (type > 4)
 		return; /* an empty reply: not supported */
-	if (type < 2)
-		ret = set_breakpoint(s, addr, type == 0, on);
-	else
-		ret = set_watch(s, addr, kind, access[type], on);
+	ret = change_point(s, type, addr, kind, on);
+	if (!ret && on && s->ops->can_stop(s->target, &s->debug)) {
+		change_point(s, type, addr, kind, false);
+		ret = -ENOSPC;
+	}
 	if (ret == -ENOSPC)
 		put_error(s, GDB_ENOSPC);
 	else if (ret)

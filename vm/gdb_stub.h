@@ -58,6 +58,8 @@ struct gdb_target_ops {
 		       struct buf *why);
 	size_t (*write)(void *target, unsigned vcpu, gva_t gva, const void *data, size_t len,
 			struct buf *why);
+	/* Could these stop the vCPUs? 0 or -errno. What counts is what resume() has. */
+	int (*can_stop)(void *target, const struct cpu_host_debug *debug);
 	/* Let the vCPUs go; may call gdb_stub_stopped() at once. */
 	void (*resume)(void *target, const struct gdb_resume *resume);
 	/* Hold them all; returns when they stand. */

@@ -18,11 +18,6 @@
 
 /* ---- words ---- */
 
-static const char *policy_name(enum mmu_policy policy)
-{
-	return policy == MMU_POLICY_TDP ? "tdp" : "shadow";
-}
-
 static const char *paging_name(enum mmu_paging paging, bool five_levels)
 {
 	static const char *const names[] = {"none", "32-bit", "pae", "4-level", "ept"};
@@ -105,7 +100,23 @@ static struct json_object *role_json(const struct mmu_role_info *r)
 
 static void put_policy(struct vm *vm, struct json_object *o)
 {
-	put_string(o, "policy", policy_name(mmu_get_policy(vm->mmu)));
+	put_string(o, "policy", vm_policy_name(vm));
+}
+
+static void put_unknown(struct vm *vm, struct json_object *o)
+{
+	if (vm_mmu_is_kernels(vm))
+		put_string(o, "unknown", "the tables that map it are the kernel's (engine kvm)");
+}
+
+/* The vCPUs are held. False: the call is answered with what failed. */
+static bool regs_of(struct api_call *call, struct vcpu *v, struct mmu_regs *regs)
+{
+	if (!v->vm->engine->vcpu_mmu_regs(v->engine, regs))
+		return true;
+	api_call_fail(call, API_KIND_INTERNAL, "the registers of vCPU %u: %s", v->index,
+		      v->vm->engine->vcpu_error(v->engine));
+	return false;
 }
 
 /* ---- walk ---- */
@@ -223,14 +234,15 @@ static struct json_object *slot_json(const struct slot_desc *d)
 	return o;
 }
 
-static const char *tables_state(const struct mmu_inspect_walk *w)
+static const char *tables_state(const struct vm *vm, const struct mmu_inspect_walk *w)
 {
-	return !w->has_root ? "no-root"
-	       : w->present ? "present"
-	       : w->mmio    ? "mmio"
-	       : w->by_gva  ? "by-gva"
-	       : w->nsteps  ? "empty"
-			    : "not-walked";
+	return vm_mmu_is_kernels(vm) ? "unknown"
+	       : !w->has_root	     ? "no-root"
+	       : w->present	     ? "present"
+	       : w->mmio	     ? "mmio"
+	       : w->by_gva	     ? "by-gva"
+	       : w->nsteps	     ? "empty"
+				     : "not-walked";
 }
 
 static void put_host_steps(struct json_object *o, const struct mmu_inspect_walk *w)
@@ -259,11 +271,12 @@ static bool agrees(const struct mmu_inspect_walk *w)
 	return !w->present || (w->in_slot && w->hpa == w->hva);
 }
 
-static struct json_object *tables_json(const struct mmu_inspect_walk *w)
+static struct json_object *tables_json(struct vm *vm, const struct mmu_inspect_walk *w)
 {
 	struct json_object *o = json_object_new_object();
 
-	put_string(o, "state", tables_state(w));
+	put_string(o, "state", tables_state(vm, w));
+	put_unknown(vm, o);
 	if (!w->has_root || w->by_gva)
 		return o;
 	put_string(o, "format", format_name(w->format));
@@ -275,7 +288,8 @@ static struct json_object *tables_json(const struct mmu_inspect_walk *w)
 	return o;
 }
 
-static void put_verdict(struct json_object *o, const struct mmu_inspect_walk *w)
+static void put_verdict(const struct vm *vm, struct json_object *o,
+			const struct mmu_inspect_walk *w)
 {
 	char text[256];
 
@@ -288,6 +302,10 @@ static void put_verdict(struct json_object *o, const struct mmu_inspect_walk *w)
 	else if (!w->in_slot)
 		snprintf(text, sizeof(text), "gpa %#llx is in no memslot: MMIO",
 			 (unsigned long long)w->guest.gpa);
+	else if (vm_mmu_is_kernels(vm))
+		snprintf(text, sizeof(text),
+			 "memory; whether the kernel maps it now is unknown: its tables are its "
+			 "own");
 	else if (!w->has_root)
 		snprintf(text, sizeof(text),
 			 "memory; the vCPU has no root now, its next entry "
@@ -347,8 +365,8 @@ static void reply_walk(struct api_call *call, struct vcpu *v, uint64_t addr,
 		put_bytes(vm, o, w->guest.gpa);
 		put_hpa(o, vm, w->hva);
 	}
-	put(o, "tables", tables_json(w));
-	put_verdict(o, w);
+	put(o, "tables", tables_json(vm, w));
+	put_verdict(vm, o, w);
 	api_call_reply(call, o, -1);
 }
 
@@ -360,6 +378,7 @@ void handle_mmu_walk(struct api_call *call)
 	struct vcpu *v = vm ? vcpu_of_call(call, vm) : NULL;
 	struct mmu_inspect_walk w;
 	struct mmu_regs regs;
+	bool ok = true;
 	int ret = 0;
 
 	if (!v)
@@ -370,13 +389,13 @@ void handle_mmu_walk(struct api_call *call)
 		return;
 	}
 	vcpus_hold(vm);
-	if (gpa) {
+	if (gpa)
 		mmu_inspect_gpa(vm->engine->vcpu_mmu(v->engine), addr, &w);
-	} else {
-		vm->engine->vcpu_mmu_regs(v->engine, &regs);
+	else if ((ok = regs_of(call, v, &regs)))
 		ret = mmu_inspect_walk(vm->engine->vcpu_mmu(v->engine), &regs, addr, &w);
-	}
 	vcpus_release(vm);
+	if (!ok)
+		return;
 	if (ret)
 		api_call_fail(call, API_KIND_INTERNAL, "the vCPU has no registers");
 	else if (nested && !w.nested)
@@ -384,83 +403,6 @@ void handle_mmu_walk(struct api_call *call)
 			      v->index);
 	else
 		reply_walk(call, v, addr, &w);
-}
-
-/* ---- counters ---- */
-
-static void add_schema(struct json_object *all, const struct mmu_stat_desc *d, size_t n,
-		       const char *of)
-{
-	static const char *const types[] = {"cumulative", "instant", "peak"};
-	static const char *const units[] = {"none", "bytes", "ns", "pages"};
-
-	for (size_t i = 0; i < n; i++) {
-		struct json_object *o = json_object_new_object();
-
-		put_string(o, "name", d[i].name);
-		put_string(o, "type", types[d[i].type]);
-		put_string(o, "unit", units[d[i].unit]);
-		put_string(o, "of", of);
-		json_object_array_add(all, o);
-	}
-}
-
-static struct json_object *values_json(const struct mmu_stat_desc *d, size_t n, const void *values)
-{
-	struct json_object *o = json_object_new_object();
-
-	for (size_t i = 0; i < n; i++)
-		put_u64(o, d[i].name, ((const uint64_t *)values)[i]);
-	return o;
-}
-
-static struct json_object *vcpu_counters(struct vm *vm, struct vcpu *v)
-{
-	struct json_object *exits = json_object_new_object(), *o;
-	const struct mmu_stat_desc *d;
-	struct engine_vcpu_stats es;
-	struct mmu_vcpu_stats st;
-	size_t n;
-
-	vm->engine->vcpu_mmu_stats(v->engine, &st);
-	vm->engine->vcpu_stats(v->engine, &es);
-	d = mmu_vcpu_stats_schema(&n);
-	o = values_json(d, n, &st);
-	for (unsigned k = 0; k < CPU_EXIT_REASONS; k++)
-		if (es.cpu.exit_count[k])
-			put_u64(exits, cpu_exit_name(k), es.cpu.exit_count[k]);
-	put(o, "exits", exits);
-	return o;
-}
-
-void handle_mmu_stat(struct api_call *call)
-{
-	struct vm *vm = vm_of_call(call);
-	struct json_object *o, *schema, *vcpus;
-	const struct mmu_stat_desc *d;
-	struct mmu_vm_stats st;
-	size_t n;
-
-	if (!vm)
-		return;
-	o = json_object_new_object();
-	schema = json_object_new_array();
-	vcpus = json_object_new_array();
-	d = mmu_vcpu_stats_schema(&n);
-	add_schema(schema, d, n, "vcpu");
-	d = mmu_vm_stats_schema(&n);
-	add_schema(schema, d, n, "vm");
-	vcpus_hold(vm);
-	put_policy(vm, o);
-	put(o, "time", json_object_new_double((double)clock_host_ns(NULL) / 1e9));
-	mmu_vm_read_stats(vm->mmu, &st);
-	for (unsigned k = 0; k < vm->cpus; k++)
-		json_object_array_add(vcpus, vcpu_counters(vm, &vm->vcpus[k]));
-	vcpus_release(vm);
-	put(o, "schema", schema);
-	put(o, "vm", values_json(d, n, &st));
-	put(o, "vcpus", vcpus);
-	api_call_reply(call, o, -1);
 }
 
 /* ---- context and roots ---- */
@@ -494,30 +436,38 @@ static struct json_object *addrs_json(const uint64_t *v, size_t n)
 	return all;
 }
 
-static struct json_object *context_json(const struct mmu_context_info *c)
+/* What L0 builds for the context, where that is us. */
+static void put_our_side(struct json_object *o, const struct mmu_context_info *c)
 {
-	struct json_object *o = json_object_new_object(), *rsvd = json_object_new_array();
-
 	put_string(o, "page_fault", c->page_fault);
-	put_string(o, "gva_to_gpa", c->gva_to_gpa);
-	put_string(o, "paging", paging_name(c->paging, c->la57));
 	put_string(o, "format", format_name(c->format));
 	put_bool(o, "direct", c->direct);
 	if (c->root_hpa)
 		put_addr(o, "root_hpa", c->root_hpa);
-	put_u64(o, "root_level", c->root_level);
 	put_u64(o, "shadow_root_level", c->shadow_root_level);
 	put(o, "root_role", role_json(&c->root_role));
+	if (c->pae_root[0] || c->pae_root[1] || c->pae_root[2] || c->pae_root[3])
+		put(o, "pae_root", addrs_json(c->pae_root, 4));
+	put_bool(o, "needs_load", c->needs_load);
+}
+
+static struct json_object *context_json(struct vm *vm, const struct mmu_context_info *c)
+{
+	struct json_object *o = json_object_new_object(), *rsvd = json_object_new_array();
+
+	put_string(o, "gva_to_gpa", c->gva_to_gpa);
+	put_string(o, "paging", paging_name(c->paging, c->la57));
+	put_u64(o, "root_level", c->root_level);
 	put(o, "cpu_role", cpu_role_json(c));
 	put_addr(o, "cr3", c->cr3);
 	if (c->paging == MMU_PAGING_PAE)
 		put(o, "pdptr", addrs_json(c->pdptr, 4));
-	if (c->pae_root[0] || c->pae_root[1] || c->pae_root[2] || c->pae_root[3])
-		put(o, "pae_root", addrs_json(c->pae_root, 4));
+	if (!vm_mmu_is_kernels(vm))
+		put_our_side(o, c);
+	put_unknown(vm, o);
 	for (unsigned large = 0; large < 2; large++)
 		json_object_array_add(rsvd, addrs_json(c->rsvd_bits[large], MMU_MAX_LEVEL));
 	put(o, "rsvd_bits", rsvd);
-	put_bool(o, "needs_load", c->needs_load);
 	return o;
 }
 
@@ -542,18 +492,23 @@ void handle_mmu_context(struct api_call *call)
 	struct json_object *o;
 	struct mmu_vcpu *mv;
 	struct mmu_regs regs;
+	bool ok;
 
 	if (!v)
 		return;
 	vcpus_hold(vm);
 	mv = vm->engine->vcpu_mmu(v->engine);
+	ok = regs_of(call, v, &regs);
+	if (ok && vm_mmu_is_kernels(vm))
+		mmu_set_regs(mv, &regs); /* it hears of none otherwise */
 	mmu_inspect_context(mv, (enum mmu_which)which, &info);
+	vcpus_release(vm);
+	if (!ok)
+		return;
 	/* Under TDP the MMU does not hear of each CR3. */
-	vm->engine->vcpu_mmu_regs(v->engine, &regs);
 	if (info.direct && !info.guest_mode)
 		info.cr3 = regs.cr3;
-	vcpus_release(vm);
-	o = context_json(&info);
+	o = context_json(vm, &info);
 	put_u64(o, "vcpu", v->index);
 	put_policy(vm, o);
 	put_string(o, "which", names[which]);
@@ -598,6 +553,7 @@ void handle_mmu_roots(struct api_call *call)
 	}
 	vcpus_release(vm);
 	put(o, "roots", all);
+	put_unknown(vm, o);
 	api_call_reply(call, o, -1);
 }
 
@@ -613,6 +569,16 @@ static struct json_object *large_json(uint64_t may, uint64_t of, bool aligned)
 	return o;
 }
 
+static struct json_object *mapped_json(const struct mmu_slot_info *info)
+{
+	struct json_object *o = json_object_new_object();
+
+	put_u64(o, "4k", info->mapped_4k);
+	put_u64(o, "2m", info->mapped_2m);
+	put_u64(o, "1g", info->mapped_1g);
+	return o;
+}
+
 void handle_mmu_slots(struct api_call *call)
 {
 	struct vm *vm = vm_of_call(call);
@@ -624,12 +590,11 @@ void handle_mmu_slots(struct api_call *call)
 	o = json_object_new_object();
 	all = json_object_new_array();
 	while (!slot_next(vm->mmu, desc.gpa + desc.size, &desc)) {
-		struct json_object *e = slot_json(&desc), *mapped = json_object_new_object();
+		struct json_object *e = slot_json(&desc);
 		struct mmu_slot_info info;
 
 		if (mmu_inspect_slot(vm->mmu, desc.id, &info)) {
 			json_object_put(e);
-			json_object_put(mapped);
 			continue;
 		}
 		put_u64(e, "watchers", info.watchers);
@@ -638,13 +603,12 @@ void handle_mmu_slots(struct api_call *call)
 		    large_json(info.large_2m, info.large_2m_all, info.host_aligned_2m));
 		put(e, "pages_1g",
 		    large_json(info.large_1g, info.large_1g_all, info.host_aligned_1g));
-		put_u64(mapped, "4k", info.mapped_4k);
-		put_u64(mapped, "2m", info.mapped_2m);
-		put_u64(mapped, "1g", info.mapped_1g);
-		put(e, "mapped", mapped);
+		if (!vm_mmu_is_kernels(vm))
+			put(e, "mapped", mapped_json(&info));
 		json_object_array_add(all, e);
 	}
 	put(o, "slots", all);
+	put_unknown(vm, o);
 	api_call_reply(call, o, -1);
 }
 
@@ -756,6 +720,7 @@ void handle_mmu_pages(struct api_call *call)
 		put_u64(o, "next", next);
 	mmu_vm_read_stats(vm->mmu, &st);
 	put_u64(o, "total", st.mmu_table_pages);
+	put_unknown(vm, o);
 	api_call_reply(call, o, -1);
 }
 
@@ -812,6 +777,7 @@ void handle_mmu_rmap(struct api_call *call)
 	put_u64(o, "slot", w.slot.id);
 	put_addr(o, "hva", w.hva);
 	put(o, "sptes", all);
+	put_unknown(vm, o);
 	if (got == limit && mmu_inspect_rmap(vm->mmu, gfn, from + got, r, 1) == 1)
 		put_u64(o, "next", from + got);
 	api_call_reply(call, o, -1);
@@ -850,7 +816,8 @@ void handle_mmu_map(struct api_call *call)
 	struct json_object *o;
 	struct mmu_regs regs;
 	struct mmu_vcpu *mv;
-	int ret;
+	int ret = 0;
+	bool ok;
 
 	if (!v)
 		return;
@@ -861,14 +828,16 @@ void handle_mmu_map(struct api_call *call)
 	}
 	vcpus_hold(vm);
 	mv = vm->engine->vcpu_mmu(v->engine);
-	vm->engine->vcpu_mmu_regs(v->engine, &regs);
-	ret = mmu_inspect_map(mv, &regs, from, &list);
-	if (!ret)
+	ok = regs_of(call, v, &regs);
+	if (ok)
+		ret = mmu_inspect_map(mv, &regs, from, &list);
+	if (ok && !ret)
 		ret = mmu_inspect_walk(mv, &regs, from, &w);
 	vcpus_release(vm);
-	if (ret) {
+	if (!ok || ret) {
 		free(list.v);
-		api_call_fail(call, API_KIND_INTERNAL, "the vCPU has no registers");
+		if (ret)
+			api_call_fail(call, API_KIND_INTERNAL, "the vCPU has no registers");
 		return;
 	}
 	o = json_object_new_object();
@@ -901,36 +870,55 @@ void handle_mmu_audit(struct api_call *call)
 	if (n)
 		put_string(o, "first", text);
 	put_u64(o, "pages", st.mmu_table_pages);
+	put_unknown(vm, o);
 	api_call_reply(call, o, -1);
 }
 
-void handle_mmu_policy(struct api_call *call)
+/* Whose tables they are was decided when the machine was made. */
+static int refuse_policy(struct api_call *call, struct vm *vm)
 {
-	static const char *const names[] = {"shadow", "tdp", NULL};
-	int want = choice_of(call, "policy", names), ret = 0;
-	struct vm *vm = vm_of_call(call);
-	struct json_object *o;
-	enum mmu_policy was;
+	api_call_fail(call, API_KIND_NOT_SUPPORTED,
+		      "under kvm the policy is the kernel's, which has %s (module %s)",
+		      engine_kvm_mmu()->form, engine_kvm_mmu()->module);
+	return -1;
+}
 
-	if (!vm)
-		return;
-	was = mmu_get_policy(vm->mmu);
-	if (want >= 0 && strcmp(names[want], policy_name(was)) != 0) {
-		vcpus_hold(vm);
-		ret = vm->engine->set_policy(vm->engine_vm,
-					     want ? MMU_POLICY_TDP : MMU_POLICY_SHADOW);
-		vcpus_release(vm);
-	}
-	if (ret) {
+static int switch_policy(struct api_call *call, struct vm *vm, enum mmu_policy policy)
+{
+	int ret;
+
+	if (vm_mmu_is_kernels(vm))
+		return refuse_policy(call, vm);
+	vcpus_hold(vm);
+	ret = vm->engine->set_policy(vm->engine_vm, policy);
+	vcpus_release(vm);
+	if (ret)
 		api_call_fail(call, ret == -EBUSY ? API_KIND_INVALID_STATE : API_KIND_INTERNAL,
 			      ret == -EBUSY ? "a vCPU runs a nested guest: the policy cannot be "
 					      "switched now"
 					    : "the policy was not switched: %s",
 			      strerror(-ret));
+	return ret;
+}
+
+void handle_mmu_policy(struct api_call *call)
+{
+	static const char *const names[] = {"shadow", "tdp", NULL};
+	int want = choice_of(call, "policy", names);
+	struct vm *vm = vm_of_call(call);
+	struct json_object *o;
+	const char *was;
+
+	if (!vm)
 		return;
-	}
+	was = vm_policy_name(vm);
+	if (want >= 0 && strcmp(names[want], was) &&
+	    switch_policy(call, vm, want ? MMU_POLICY_TDP : MMU_POLICY_SHADOW))
+		return;
 	o = json_object_new_object();
 	put_policy(vm, o);
-	put_string(o, "was", policy_name(was));
+	put_string(o, "was", was);
+	if (vm_mmu_is_kernels(vm))
+		put(o, "kernel", vm_kernel_mmu_json());
 	api_call_reply(call, o, -1);
 }

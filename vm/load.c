@@ -100,8 +100,10 @@ static struct cpu_seg to_seg(const struct boot_seg *s)
 static int set_first_vcpu(struct vm *vm, const struct boot_cpu_state *b)
 {
 	struct cpu_state s;
+	int ret = vm->engine->vcpu_get_state(vm->vcpus[0].engine, &s);
 
-	vm->engine->vcpu_get_state(vm->vcpus[0].engine, &s);
+	if (ret)
+		return ret;
 	memcpy(s.gpr, b->gpr, sizeof(s.gpr));
 	s.rip = b->rip;
 	s.rflags = b->rflags | X86_FLAG_ONE;
@@ -172,7 +174,9 @@ static int load(struct vm *vm, const struct boot_config *cfg, struct api_error *
 				     "%s", boot_err.text);
 	vm->ram_fresh = false;
 	ret = set_first_vcpu(vm, &vm->boot.cpu);
-	return ret ? api_error_set(err, API_KIND_INTERNAL, "vCPU 0: %s", strerror(-ret)) : 0;
+	return ret ? api_error_set(err, API_KIND_INTERNAL, "engine \"%s\", vCPU 0: %s",
+				   vm->engine->name, vm->engine->vcpu_error(vm->vcpus[0].engine))
+		   : 0;
 }
 
 int vm_load(struct vm *vm, struct api_error *err)

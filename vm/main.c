@@ -23,7 +23,8 @@
 #include "vm/vm.h"
 #include "vm/vm_api.h"
 
-#define FLUSH_MS 2000
+#define FLUSH_MS  2000
+#define REFUSAL_S 10 /* for the start to be asked for */
 /* For umbrad: logs and report are far smaller, and umbrad trims the log that has no bound. */
 #define FILE_MAX MIB(64)
 
@@ -143,15 +144,48 @@ static const struct vm_ops vm_ops = {
 /* ---- control
  * -------------------------------------------------------------------------------------- */
 
+/* There is no machine: who asks for its start is told why, and that is all. */
+static int do_refuse(void *data, struct api_error *err)
+{
+	struct app *app = data;
+
+	*err = app->refusal;
+	event_base_loopexit(app->base, NULL);
+	return -EOPNOTSUPP;
+}
+
+static int do_refuse_end(void *data, enum vm_reason reason, struct api_error *err)
+{
+	event_base_loopexit(((struct app *)data)->base, NULL);
+	return 0;
+}
+
+static int do_refuse_console(void *data, int fd, struct api_error *err)
+{
+	close(fd);
+	*err = ((struct app *)data)->refusal;
+	return -EOPNOTSUPP;
+}
+
+static void do_query_none(void *data, struct vm_report *report)
+{
+}
+
+static const struct vm_control_ops refusing_ops = {
+	.start = do_refuse,
+	.powerdown = do_refuse,
+	.end = do_refuse_end,
+	.query = do_query_none,
+	.attach_console = do_refuse_console,
+};
+
 static int do_start(void *data, struct api_error *err)
 {
 	struct app *app = data;
 
 	if (!app->refusal.kind)
 		return vm_start(app->vm, err);
-	*err = app->refusal;
-	event_base_loopexit(app->base, NULL);
-	return -EOPNOTSUPP;
+	return do_refuse(data, err);
 }
 
 static int do_powerdown(void *data, struct api_error *err)
@@ -226,6 +260,7 @@ static const struct console_ops console_ops = {
 
 struct options {
 	const char *config, *stats, *probe;
+	int kvm_use; /* enum machine_kvm_use; alone only: umbrad tells it with the files */
 	int control, config_fd, console_log, report;
 	int sandbox; /* enum machine_sandbox in place of the definition's; -1: its own */
 	bool list_calls, do_probe;
@@ -237,7 +272,8 @@ static void usage(FILE *out)
 	      "umbra-vm --control FD --config-fd FD [--console-log FD] [--report FD] [--name "
 	      "NAME]\n"
 	      "Run one machine: alone with its console on stdin and stdout, or for umbrad. Both\n"
-	      "with [--sandbox auto|strict|off] and, for root, [--uid N --gid N].\n"
+	      "with [--sandbox auto|strict|off] and, for root, [--uid N --gid N]. Alone with\n"
+	      "[--kvm hardware|always|never], as in umbrad.conf.\n"
 	      "umbra-vm --sandbox-list     the system calls that it may make, and why\n"
 	      "umbra-vm --sandbox-probe[=ATTEMPT]     try those that it may not\n"
 	      "See umbra-vm(8) for the exit statuses.\n",
@@ -255,11 +291,11 @@ static int parse_fd(const char *text, int *fd)
 	return 0;
 }
 
-static int parse_mode(const char *text, int *mode)
+static int parse_word(const char *text, const char *const *names, int *word)
 {
-	for (int k = 0; machine_sandbox_names[k]; k++) {
-		if (!strcmp(machine_sandbox_names[k], text)) {
-			*mode = k;
+	for (int k = 0; names[k]; k++) {
+		if (!strcmp(names[k], text)) {
+			*word = k;
 			return 0;
 		}
 	}
@@ -289,6 +325,7 @@ static int parse(struct app *app, struct options *o, int argc, char **argv)
 		{"name", required_argument, NULL, 'n'},
 		{"stats", required_argument, NULL, 'S'},
 		{"sandbox", required_argument, NULL, 'b'},
+		{"kvm", required_argument, NULL, 'k'},
 		{"uid", required_argument, NULL, 'u'},
 		{"gid", required_argument, NULL, 'g'},
 		{"sandbox-list", no_argument, NULL, 'L'},
@@ -308,7 +345,8 @@ static int parse(struct app *app, struct options *o, int argc, char **argv)
 		case 'r': bad |= parse_fd(optarg, &o->report); break;
 		case 'n': break; /* for ps to show */
 		case 'S': o->stats = optarg; break;
-		case 'b': bad |= parse_mode(optarg, &o->sandbox); break;
+		case 'b': bad |= parse_word(optarg, machine_sandbox_names, &o->sandbox); break;
+		case 'k': bad |= parse_word(optarg, machine_kvm_use_names, &o->kvm_use); break;
 		case 'u': bad |= parse_id(optarg, &app->sandbox.uid); break;
 		case 'g': bad |= parse_id(optarg, &app->sandbox.gid); break;
 		case 'L': o->list_calls = true; break;
@@ -324,7 +362,7 @@ static int parse(struct app *app, struct options *o, int argc, char **argv)
 	if (!bad && optind == argc && (o->list_calls || o->do_probe))
 		return 0;
 	if (bad || optind != argc || !o->config == (o->config_fd < 0) ||
-	    (o->config_fd >= 0 && o->control < 0) ||
+	    (o->config_fd >= 0 && o->control < 0) || (o->kvm_use && !o->config) ||
 	    (app->sandbox.uid == (uid_t)-1) != (app->sandbox.gid == (gid_t)-1)) {
 		usage(stderr);
 		return VM_STATUS_USAGE + 1;
@@ -339,6 +377,7 @@ static int read_config(struct app *app, const struct options *o, struct api_erro
 	if (!o->config)
 		return vm_config_read(&app->config, o->config_fd, err);
 	machine_files_init(&app->config.files);
+	app->config.files.kvm_use = o->kvm_use;
 	ret = machine_def_load(&app->config.def, o->config, "machine", err);
 	if (ret)
 		return ret;
@@ -418,9 +457,16 @@ static int refuse(const struct app *app, const struct api_error *err)
  */
 static int lock_up(struct app *app, struct api_error *err)
 {
+	struct machine_files *files = &app->config.files;
 	char text[512];
-	int ret = sandbox_enter(&app->sandbox, err);
+	int ret;
 
+	app->sandbox.kvm = vm_may_kvm(app->vm);
+	if (!app->sandbox.kvm && files->kvm >= 0)
+		close(TAKE_FD(files->kvm));
+	/* The loop, a thread a vCPU, and what the kernel makes for a VM (sandbox.h). */
+	app->sandbox.tasks = (unsigned)app->config.def.cpus + 3;
+	ret = sandbox_enter(&app->sandbox, err);
 	if (ret)
 		return ret;
 	/* Alone, stderr is for what the user must hear; umbrad keeps a log. */
@@ -461,6 +507,25 @@ static void free_event(struct event *ev)
 		event_free(ev);
 }
 
+/*
+ * No machine came to be. Whoever asks for its start hears the error itself, with kind and field;
+ * when nobody does, the report has its text.
+ */
+static int run_refused(struct app *app, const struct options *o, const struct api_error *err)
+{
+	int status = refuse(app, err);
+
+	app->refusal = *err;
+	if (o->config ||
+	    vm_control_create(&app->control, app->base, o->control, &refusing_ops, app))
+		return status;
+	event_base_loopexit(app->base, &(struct timeval){.tv_sec = REFUSAL_S});
+	event_base_dispatch(app->base);
+	vm_control_flush(app->control, FLUSH_MS);
+	vm_control_destroy(app->control);
+	return status;
+}
+
 static int run(struct app *app, const struct options *o)
 {
 	struct api_error err = {0};
@@ -469,7 +534,7 @@ static int run(struct app *app, const struct options *o)
 
 	if (vm_create(&app->vm, app->base, &app->config.def, &app->config.files, &vm_ops, app,
 		      &err))
-		return refuse(app, &err);
+		return run_refused(app, o, &err);
 	term = evsignal_new(app->base, SIGTERM, on_signal, app);
 	intr = evsignal_new(app->base, SIGINT, on_signal, app);
 	if (!term || !intr || event_add(term, NULL) || (o->config && event_add(intr, NULL)))

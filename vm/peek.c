@@ -33,9 +33,8 @@ static void say_unmapped(struct vcpu *v, gva_t gva, const struct mmu_inspect_wal
 			   last->level, last->gpa, last->raw);
 	buf_printf(why, "%s%s", last ? "" : "it ", mmu_why_name(w->why));
 	/* With page-table isolation the user's tables lack most of the kernel. */
-	v->vm->engine->vcpu_get_state(v->engine, &s);
-	if (gva >> 63 && w->why != MMU_WHY_NOT_CANONICAL &&
-	    (s.seg[X86_SS].attr & X86_ATTR_DPL) == X86_ATTR_DPL)
+	if (!v->vm->engine->vcpu_get_state(v->engine, &s) && gva >> 63 &&
+	    w->why != MMU_WHY_NOT_CANONICAL && (s.seg[X86_SS].attr & X86_ATTR_DPL) == X86_ATTR_DPL)
 		buf_printf(why, " (vCPU %u is in user mode, whose tables may leave the kernel out)",
 			   v->index);
 }
@@ -44,8 +43,10 @@ int vm_walk(struct vcpu *v, gva_t gva, struct mmu_inspect_walk *ret_walk)
 {
 	const struct engine_ops *engine = v->vm->engine;
 	struct mmu_regs regs;
+	int ret = engine->vcpu_mmu_regs(v->engine, &regs);
 
-	engine->vcpu_mmu_regs(v->engine, &regs);
+	if (ret)
+		return ret;
 	return mmu_inspect_walk(engine->vcpu_mmu(v->engine), &regs, gva, ret_walk);
 }
 
@@ -242,7 +243,7 @@ void handle_machine_registers(struct api_call *call)
 {
 	struct vm *vm = vm_of_call(call);
 	struct vcpu *one = vm ? vcpu_of_call(call, vm) : NULL;
-	struct json_object *o, *list;
+	struct json_object *o, *list, *regs = NULL;
 	bool all, fpu;
 
 	if (!one)
@@ -252,10 +253,22 @@ void handle_machine_registers(struct api_call *call)
 	o = json_object_new_object();
 	list = json_object_new_array();
 	vcpus_hold(vm);
-	for (unsigned k = 0; k < vm->cpus; k++)
-		if (all || one == &vm->vcpus[k])
-			json_object_array_add(list, vm_registers(&vm->vcpus[k], fpu));
+	for (unsigned k = 0; k < vm->cpus; k++) {
+		if (!all && one != &vm->vcpus[k])
+			continue;
+		one = &vm->vcpus[k];
+		regs = vm_registers(one, fpu);
+		if (!regs)
+			break;
+		json_object_array_add(list, regs);
+	}
 	vcpus_release(vm);
 	json_object_object_add(o, "vcpus", list);
-	api_call_reply(call, o, -1);
+	if (regs) {
+		api_call_reply(call, o, -1);
+		return;
+	}
+	json_object_put(o);
+	api_call_fail(call, API_KIND_INTERNAL, "the registers of vCPU %u: %s", one->index,
+		      vm->engine->vcpu_error(one->engine));
 }

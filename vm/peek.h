@@ -25,7 +25,8 @@ size_t vm_peek_gpa(struct vm *vm, gpa_t gpa, void *data, size_t len, struct buf 
 struct mmu_inspect_walk;
 int vm_walk(struct vcpu *v, gva_t gva, struct mmu_inspect_walk *ret_walk);
 
-/* A vCPU's registers in groups, decoded; the vCPU is held. NULL: no memory. */
+/* A vCPU's registers in groups, decoded; the vCPU is held. NULL: no memory, or the engine's
+ * vcpu_error(). */
 struct json_object *vm_registers(struct vcpu *v, bool fpu);
 
 #endif

@@ -253,7 +253,10 @@ struct json_object *vm_registers(struct vcpu *v, bool fpu)
 
 	if (!o)
 		return NULL;
-	v->vm->engine->vcpu_get_state(v->engine, &s);
+	if (v->vm->engine->vcpu_get_state(v->engine, &s)) {
+		json_object_put(o);
+		return NULL;
+	}
 	json_object_object_add(o, "vcpu", json_object_new_int((int)v->index));
 	add_text(o, "mode", mode_of(&s));
 	json_object_object_add(o, "cpl", json_object_new_int((int)(s.seg[X86_SS].attr >> 5 & 3)));

@@ -54,6 +54,7 @@ static struct {
 	int mode;
 	bool entered;
 	uid_t uid;
+	unsigned tasks; /* RLIMIT_NPROC once all threads are there; ~0: as it was */
 	int landlock_abi;
 	char why[SANDBOX_PARTS][120]; /* why it is missing; "": it is not */
 	uint64_t violations;	      /* atomic */
@@ -286,7 +287,9 @@ static int capabilities(const struct sandbox_config *config, char *why)
 
 /*
  * Landlock (the kernel's userspace-api/landlock): what is handled and allowed by no rule is denied.
- * The header may be older than the kernel, so the numbers stand here.
+ * The rights to truncate and to ioctl a device are a descriptor's from its opening on: /dev/kvm,
+ * which is open by now, keeps them. The header may be older than the kernel, so the numbers stand
+ * here.
  */
 #define LANDLOCK_VERSION      1u
 #define LANDLOCK_FS_ABI1      BITS(12, 0)
@@ -367,7 +370,7 @@ static void on_refused(int sig, siginfo_t *info, void *context)
 static int filters(const struct sandbox_config *config, char *why)
 {
 	struct sigaction action = {.sa_sigaction = on_refused, .sa_flags = SA_SIGINFO | SA_RESTART};
-	int ret = sandbox_filter_build(config->mode == MACHINE_SANDBOX_STRICT);
+	int ret = sandbox_filter_build(config->mode == MACHINE_SANDBOX_STRICT, config->kvm);
 
 	if (!ret && sigaction(SIGSYS, &action, NULL))
 		ret = -errno;
@@ -414,6 +417,8 @@ int sandbox_enter(const struct sandbox_config *config, struct api_error *err)
 					     "does not give: %s",
 					     sandbox_part_names[steps[k].part], why);
 	}
+	/* Where the uid is shared, so is the count, and no number above 0 is right. */
+	box.tasks = !config->kvm ? 0 : *box.why[SANDBOX_USER] ? ~0u : config->tasks;
 	box.uid = geteuid();
 	box.entered = true;
 	return 0;
@@ -426,7 +431,8 @@ int sandbox_thread(enum sandbox_class class)
 	if (!box.entered || *box.why[SANDBOX_SECCOMP])
 		return 0;
 	/* All threads are there. As root without a uid of its own it bounds nothing. */
-	if (class == SANDBOX_LOOP && !SANDBOX_SANITIZED && set_limit(RLIMIT_NPROC, 0))
+	if (class == SANDBOX_LOOP && !SANDBOX_SANITIZED && box.tasks != ~0u &&
+	    set_limit(RLIMIT_NPROC, box.tasks))
 		return -errno;
 	/* A blocked SIGSYS would kill. */
 	sigemptyset(&set);

@@ -51,6 +51,14 @@ struct sandbox_config {
 	uid_t uid;
 	gid_t gid;
 	uint64_t file_bytes; /* no file may grow beyond; 0: as it was */
+	/*
+	 * The machine may run on /dev/kvm, now or after a change of its engine: the filter has rows
+	 * for that, and RLIMIT_NPROC is @tasks instead of 0. Some kernels make a thread for a VM in
+	 * the name of who creates or first runs it (kvm-nx-lpage-recovery), and count it as its
+	 * own.
+	 */
+	bool kvm;
+	unsigned tasks;
 };
 
 /*

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
+#include <linux/kvm.h>
 #include <seccomp.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
@@ -52,10 +53,17 @@ struct rule {
 	unsigned classes;
 	struct condition when;
 	bool refuse;
+	bool kvm; /* only where the definition and the host allow /dev/kvm */
 	const char *why;
 };
 
 #define CALL(name) #name, __NR_##name
+
+#define KVM(request, classes, why_)                                                                \
+	{                                                                                          \
+		CALL(ioctl), classes, {EQUAL, 1, request, "request = " #request}, .kvm = true,     \
+										  .why = (why_)    \
+	}
 
 static const struct rule rules[] = {
 	/* Memory. Executable memory is mapped before: no call can make more of it. */
@@ -82,7 +90,7 @@ static const struct rule rules[] = {
 	{CALL(read), L, .why = "events, timers, console input, images"},
 	{CALL(write), LV, .why = "wakes the loop; log lines, console output, the report"},
 	{CALL(writev), LV, .why = "the C library's last words"},
-	{CALL(pread64), L, .why = "/proc/self/pagemap, opened before"},
+	{CALL(pread64), L, .why = "/proc/self/pagemap and KVM's statistics, opened before"},
 	{CALL(pwrite64), L, .why = "the console's log"},
 	{CALL(lseek), L, .why = "the report; which RAM was touched"},
 	{CALL(ftruncate), L, .why = "the console's log, the report"},
@@ -108,12 +116,74 @@ static const struct rule rules[] = {
 	{CALL(getrandom), LV, .why = "RDRAND and RDSEED; hash seeds"},
 	{CALL(getpid), LV, .why = "vm.query; abort"},
 	{CALL(gettid), LV, .why = "abort"},
-	{CALL(tgkill), LV, IS_SELF(0, "process"), .why = "abort"},
+	{CALL(tgkill), LV, IS_SELF(0, "process"), .why = "abort; kicks a vCPU out of KVM_RUN"},
 	{CALL(rt_sigaction), LV, .why = "the loop stops watching signals; abort"},
 	{CALL(rt_sigprocmask), LV, .why = "the end of a thread; abort"},
 	{CALL(rt_sigreturn), LV, .why = "after a signal"},
 	{CALL(exit), V, .why = "a vCPU's thread ends"},
 	{CALL(exit_group), LV, .why = "the end"},
+
+	/*
+	 * /dev/kvm, where the machine may use it: what engine/kvm/ asks for while a guest runs, and
+	 * when the machine changes its engine. Its descriptors are the machine's own, and what was
+	 * made of them dies with it.
+	 */
+	KVM(KVM_RUN, LV, "runs the guest"),
+	KVM(KVM_GET_REGS, LV, "a vCPU's state, and help"),
+	KVM(KVM_SET_REGS, LV, "a vCPU's state"),
+	KVM(KVM_GET_SREGS, LV, "a vCPU's state"),
+	KVM(KVM_SET_SREGS, LV, "a vCPU's state"),
+	KVM(KVM_GET_SREGS2, LV, "a vCPU's state, on newer kernels"),
+	KVM(KVM_SET_SREGS2, LV, "a vCPU's state"),
+	KVM(KVM_GET_MSRS, LV, "a vCPU's state"),
+	KVM(KVM_SET_MSRS, LV, "a vCPU's state; the TSC"),
+	KVM(KVM_GET_XSAVE, LV, "a vCPU's state"),
+	KVM(KVM_GET_XSAVE2, LV, "a vCPU's state, on newer kernels"),
+	KVM(KVM_SET_XSAVE, LV, "a vCPU's state"),
+	KVM(KVM_GET_XCRS, LV, "a vCPU's state"),
+	KVM(KVM_SET_XCRS, LV, "a vCPU's state"),
+	KVM(KVM_GET_VCPU_EVENTS, LV, "a vCPU's state"),
+	KVM(KVM_SET_VCPU_EVENTS, LV, "a vCPU's state; an exception that help found"),
+	KVM(KVM_GET_DEBUGREGS, LV, "a vCPU's state"),
+	KVM(KVM_SET_DEBUGREGS, LV, "a vCPU's state"),
+	KVM(KVM_GET_MP_STATE, LV, "a vCPU's state; does it sleep"),
+	KVM(KVM_SET_MP_STATE, LV, "a vCPU's state; INIT and SIPI"),
+	KVM(KVM_GET_LAPIC, LV, "a vCPU's state; does it sleep"),
+	KVM(KVM_SET_LAPIC, LV, "a vCPU's state"),
+	KVM(KVM_SET_SIGNAL_MASK, L, "a timer that has run out while a vCPU stood still"),
+	KVM(KVM_IRQ_LINE, LV, "devices' lines"),
+	KVM(KVM_SIGNAL_MSI, LV, "devices' messages"),
+	KVM(KVM_SET_GSI_ROUTING, LV, "split: vectors whose EOIs are to be told"),
+	KVM(KVM_RESET_DIRTY_RINGS, LV, "a dirty ring is full, or was read"),
+	KVM(KVM_GET_DIRTY_LOG, LV, "the dirty bitmap"),
+	KVM(KVM_CLEAR_DIRTY_LOG, LV, "the dirty bitmap, in two steps"),
+	KVM(KVM_SET_USER_MEMORY_REGION, LV, "slots; help makes the kernel forget its tables"),
+	KVM(KVM_SET_GUEST_DEBUG, LV, "a debugger's breakpoints and steps"),
+	KVM(KVM_CREATE_VM, L, "a change of the engine"),
+	KVM(KVM_CHECK_EXTENSION, L, "a change of the engine"),
+	KVM(KVM_GET_API_VERSION, L, "a change of the engine"),
+	KVM(KVM_GET_VCPU_MMAP_SIZE, L, "a change of the engine"),
+	KVM(KVM_GET_SUPPORTED_CPUID, L, "a change of the engine"),
+	KVM(KVM_ENABLE_CAP, L, "a change of the engine"),
+	KVM(KVM_SET_TSS_ADDR, L, "a change of the engine"),
+	KVM(KVM_SET_IDENTITY_MAP_ADDR, L, "a change of the engine"),
+	KVM(KVM_CREATE_IRQCHIP, L, "a change of the engine"),
+	KVM(KVM_CREATE_PIT2, L, "a change of the engine"),
+	KVM(KVM_REINJECT_CONTROL, L, "a change of the engine"),
+	KVM(KVM_REGISTER_COALESCED_MMIO, L, "a change of the engine"),
+	KVM(KVM_X86_SET_MSR_FILTER, L, "a change of the engine"),
+	KVM(KVM_CREATE_VCPU, L, "a change of the engine"),
+	KVM(KVM_SET_CPUID2, L, "a change of the engine"),
+	KVM(KVM_GET_CPUID2, L, "a change of the engine"),
+	KVM(KVM_GET_STATS_FD, L, "a change of the engine"),
+	KVM(KVM_SET_DEVICE_ATTR, L, "the TSC's offset"),
+	KVM(KVM_GET_IRQCHIP, L, "the state of the kernel's chips"),
+	KVM(KVM_SET_IRQCHIP, L, "the state of the kernel's chips"),
+	KVM(KVM_GET_PIT2, L, "the state of the kernel's chips"),
+	KVM(KVM_SET_PIT2, L, "the state of the kernel's chips"),
+	KVM(KVM_GET_CLOCK, L, "the paravirtual clock"),
+	KVM(KVM_SET_CLOCK, L, "the paravirtual clock"),
+	KVM(KVM_KVMCLOCK_CTRL, L, "the paravirtual clock: it was held"),
 
 #if !SANDBOX_SANITIZED
 	/* Asked for by libraries, refused without further ado. */
@@ -171,12 +241,12 @@ static int add_rule(scmp_filter_ctx ctx, const struct rule *r)
 	return seccomp_rule_add_array(ctx, action, r->nr, 1, &cmp);
 }
 
-static int add_rules(scmp_filter_ctx ctx, enum sandbox_class class)
+static int add_rules(scmp_filter_ctx ctx, enum sandbox_class class, bool kvm)
 {
 	int ret = 0;
 
 	for (size_t i = 0; i < ARRAY_SIZE(rules) && !ret; i++)
-		if (rules[i].classes & BIT(class))
+		if (rules[i].classes & BIT(class) && (kvm || !rules[i].kvm))
 			ret = add_rule(ctx, &rules[i]);
 	return ret;
 }
@@ -205,7 +275,7 @@ static int export(scmp_filter_ctx ctx, struct sock_fprog *prog)
 	return fd_read_full(fd, prog->filter, (size_t)st.st_size) == st.st_size ? 0 : -EIO;
 }
 
-static int build(enum sandbox_class class, bool strict)
+static int build(enum sandbox_class class, bool strict, bool kvm)
 {
 	scmp_filter_ctx ctx = seccomp_init(strict ? SCMP_ACT_KILL_PROCESS : SCMP_ACT_TRAP);
 	int ret;
@@ -217,19 +287,19 @@ static int build(enum sandbox_class class, bool strict)
 	if (!ret)
 		ret = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2); /* a binary tree */
 	if (!ret)
-		ret = add_rules(ctx, class);
+		ret = add_rules(ctx, class, kvm);
 	if (!ret)
 		ret = export(ctx, &programs[class]);
 	seccomp_release(ctx);
 	return ret;
 }
 
-int sandbox_filter_build(bool strict)
+int sandbox_filter_build(bool strict, bool kvm)
 {
 	int ret = 0;
 
 	for (unsigned k = 0; k < SANDBOX_CLASSES && !ret; k++)
-		ret = build((enum sandbox_class)k, strict);
+		ret = build((enum sandbox_class)k, strict, kvm);
 	return ret;
 }
 
@@ -246,14 +316,14 @@ static const char *classes_name(unsigned classes)
 
 void sandbox_list(FILE *out)
 {
-	fprintf(out, "%-16s %-9s %-24s %s\n", "CALL", "THREADS", "ONLY WITH", "FOR");
+	fprintf(out, "%-16s %-9s %-40s %s\n", "CALL", "THREADS", "ONLY WITH", "FOR");
 	for (size_t i = 0; i < ARRAY_SIZE(rules); i++) {
 		const struct rule *r = &rules[i];
 
-		fprintf(out, "%-16s %-9s %-24s %s\n", r->name, classes_name(r->classes),
+		fprintf(out, "%-16s %-9s %-40s %s%s\n", r->name, classes_name(r->classes),
 			r->refuse	    ? "EPERM"
 			: r->when.op == ANY ? "-"
 					    : r->when.text,
-			r->why);
+			r->kvm ? "kvm: " : "", r->why);
 	}
 }

@@ -17,9 +17,10 @@
 
 /*
  * Translate the table into a program for each class. A call that is not in it kills the process
- * (@strict), or raises SIGSYS. 0 or -errno.
+ * (@strict), or raises SIGSYS. With @kvm the rows that only a machine on /dev/kvm needs are in it.
+ * 0 or -errno.
  */
-int sandbox_filter_build(bool strict);
+int sandbox_filter_build(bool strict, bool kvm);
 /* The calling thread's, for good; no_new_privs is set. 0 or -errno. */
 int sandbox_filter_install(enum sandbox_class class);
 

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <linux/bpf.h>
 #include <linux/keyctl.h>
+#include <linux/kvm.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <sched.h>
@@ -196,7 +197,10 @@ TRY(mlock, syscall(SYS_mlock, scratch, 4096))
 TRY(shmget, syscall(SYS_shmget, IPC_PRIVATE, 4096, 0600))
 TRY(ioctl_unknown, syscall(SYS_ioctl, a_socket, 0xdead, scratch))
 TRY(ioctl_push, syscall(SYS_ioctl, 0, TIOCSTI, "x"))
-TRY(ioctl_kvm, syscall(SYS_ioctl, a_file, 0xae01, 0))
+TRY(ioctl_kvm, syscall(SYS_ioctl, a_file, KVM_CREATE_VM, 0))
+TRY(ioctl_kvm_run, syscall(SYS_ioctl, a_file, KVM_RUN, 0))
+TRY(ioctl_kvm_device, syscall(SYS_ioctl, a_file, KVM_CREATE_DEVICE, scratch))
+TRY(ioctl_kvm_encrypt, syscall(SYS_ioctl, a_file, KVM_MEMORY_ENCRYPT_OP, scratch))
 TRY(fcntl_dup, syscall(SYS_fcntl, 1, F_DUPFD, 100))
 TRY(fcntl_owner, syscall(SYS_fcntl, a_socket, F_SETOWN, a_parent))
 TRY(fcntl_lease, syscall(SYS_fcntl, a_file, F_SETLEASE, F_RDLCK))
@@ -230,6 +234,7 @@ static const struct attempt {
 	long (*make)(void);
 	const char *what;
 	bool quiet; /* refused without being counted */
+	bool kvm;   /* tried in the sandbox of a machine that may use /dev/kvm */
 } attempts[] = {
 	{"open", at_open, "open a path", .quiet = true},
 	{"open-old", at_open_old, "open a path, by another call"},
@@ -291,7 +296,12 @@ static const struct attempt {
 	{"shmget", at_shmget, "make System V memory"},
 	{"ioctl-unknown", at_ioctl_unknown, "an ioctl that nobody knows"},
 	{"ioctl-push", at_ioctl_push, "push input into a terminal"},
-	{"ioctl-kvm", at_ioctl_kvm, "make a KVM machine"},
+	{"ioctl-kvm", at_ioctl_kvm, "make a KVM machine, where that is not allowed"},
+	{"ioctl-kvm-run", at_ioctl_kvm_run, "run one"},
+	{"ioctl-kvm-device", at_ioctl_kvm_device, "make a device of KVM's, where KVM is allowed",
+	 .kvm = true},
+	{"ioctl-kvm-encrypt", at_ioctl_kvm_encrypt,
+	 "call the secure processor, where KVM is allowed", .kvm = true},
 	{"fcntl-dup", at_fcntl_dup, "copy a descriptor"},
 	{"fcntl-owner", at_fcntl_owner, "send somebody signals"},
 	{"fcntl-lease", at_fcntl_lease, "hold up a file's readers"},
@@ -373,13 +383,15 @@ static void *vcpu(void *arg)
 static void __attribute__((noreturn)) child(const struct sandbox_config *config, struct job *job)
 {
 	int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	struct sandbox_config own = *config;
 	pthread_t thread;
 
 	dup2(null, STDERR_FILENO);
 	a_file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
 	a_parent = getppid();
 	a_socket = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (sandbox_enter(config, NULL) || pthread_create(&thread, NULL, vcpu, job))
+	own.kvm = job->attempt->kvm;
+	if (sandbox_enter(&own, NULL) || pthread_create(&thread, NULL, vcpu, job))
 		_exit(2);
 	if (job->class == SANDBOX_VCPU) {
 		pthread_join(thread, NULL);

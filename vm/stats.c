@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What a machine counted, and the last it knew, as JSON. */
-#include "vm/vm_internal.h"
+#include "vm/vm_api.h"
 
+#include <errno.h>
 #include <inttypes.h>
-#include <json-c/json.h>
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "api/server.h"
+#include "vm/vm_internal.h"
+#include "vm/vm_json.h"
 
 /* ---- statistics --------------------------------------------------------------------------------
  */
@@ -17,31 +21,329 @@ static void add_u64(struct json_object *o, const char *name, uint64_t value)
 	json_object_object_add(o, name, json_object_new_uint64(value));
 }
 
-static void add_schema(struct json_object *o, const struct mmu_stat_desc *desc, size_t n,
-		       const void *values)
+const char *vm_policy_name(const struct vm *vm)
 {
-	const uint64_t *v = values;
+	static const char *const names[] = {
+		[MMU_POLICY_SHADOW] = "shadow",
+		[MMU_POLICY_TDP] = "tdp",
+		[MMU_POLICY_KERNEL] = "unknown",
+	};
 
-	for (size_t k = 0; k < n; k++)
-		add_u64(o, desc[k].name, v[k]);
+	return names[vm_mmu_is_kernels(vm) ? engine_kvm_mmu()->policy : mmu_get_policy(vm->mmu)];
+}
+
+static void put_tristate(struct json_object *o, const char *name, int8_t value)
+{
+	if (value < 0)
+		put_string(o, name, "unknown");
+	else
+		put_bool(o, name, value);
+}
+
+struct json_object *vm_kernel_mmu_json(void)
+{
+	const struct engine_kvm_mmu *m = engine_kvm_mmu();
+	struct json_object *o = json_object_new_object();
+
+	put_string(o, "module", m->module);
+	put_string(o, "form", m->form);
+	put_tristate(o, "nested", m->nested);
+	put_tristate(o, "tdp_mmu", m->tdp_mmu);
+	put_tristate(o, "ad_bits", m->ad_bits);
+	put_tristate(o, "pml", m->pml);
+	put_tristate(o, "eager_split", m->eager_split);
+	put_tristate(o, "mmio_caching", m->mmio_caching);
+	put_tristate(o, "nx_huge_pages", m->nx_huge_pages);
+	/* It maps large pages wherever the memory behind is in one piece. */
+	put_bool(o, "large_pages", true);
+	put_string(o, "spte", "unknown");
+	return o;
+}
+
+/* ---- counters that describe themselves: ours, and the kernel's beside ---- */
+
+/* What is gathered of one object: the machine, or a vCPU. */
+struct gather {
+	struct json_object *values; /* NULL: only the schema */
+	struct json_object *schema; /* NULL: only the values */
+	const char *of;		    /* "vm", "vcpu" */
+	bool sum;		    /* values are added to those that are there */
+};
+
+static void add_row(struct gather *g, const char *name, const char *type, const char *unit)
+{
+	struct json_object *o = json_object_new_object();
+
+	put_string(o, "name", name);
+	put_string(o, "type", type);
+	put_string(o, "unit", unit);
+	put_string(o, "of", g->of);
+	json_object_array_add(g->schema, o);
+}
+
+static void add_value(struct gather *g, const char *name, uint64_t value)
+{
+	struct json_object *was;
+
+	if (g->sum && json_object_object_get_ex(g->values, name, &was))
+		value += json_object_get_uint64(was);
+	add_u64(g->values, name, value);
+}
+
+/*
+ * Of our counters those that are ours under kvm, too: the rest is what our tables bring, of which
+ * there are none; where the kernel has one of the same name, it is the kernel's that is told.
+ */
+static bool is_told(const struct vm *vm, const char *name)
+{
+	static const char *const kept[] = {"mmu_lock_contended", "dirty_noticed"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(kept); i++)
+		if (!strcmp(kept[i], name))
+			return true;
+	return !vm_mmu_is_kernels(vm);
+}
+
+static void gather_mmu(const struct vm *vm, struct gather *g, const struct mmu_stat_desc *d,
+		       size_t n, const uint64_t *values)
+{
+	static const char *const types[] = {"cumulative", "instant", "peak"};
+	static const char *const units[] = {"none", "bytes", "ns", "pages"};
+
+	for (size_t i = 0; i < n; i++) {
+		if (!is_told(vm, d[i].name))
+			continue;
+		if (g->schema)
+			add_row(g, d[i].name, types[d[i].type], units[d[i].unit]);
+		if (g->values)
+			add_value(g, d[i].name, values[i]);
+	}
+}
+
+static const char *unit_name(const struct engine_stat *s)
+{
+	static const char *const units[] = {"none", "bytes", "seconds", "cycles", "boolean"};
+
+	if (s->unit == ENGINE_STAT_SECONDS && s->base == 10 && s->exponent == -9)
+		return "ns";
+	return units[s->unit];
+}
+
+/* Arrays of our own by reason are called "exits"; the kernel's one number is not to hide them. */
+static const char *stat_name(const struct engine_stat *s)
+{
+	return strcmp(s->name, "exits") ? s->name : "kernel_exits";
+}
+
+static void gather_row(struct gather *g, const struct engine_stat *s)
+{
+	static const char *const types[] = {"cumulative", "instant", "peak", "linear_hist",
+					    "log_hist"};
+	struct json_object *o;
+
+	add_row(g, stat_name(s), types[s->type], unit_name(s));
+	o = json_object_array_get_idx(g->schema, json_object_array_length(g->schema) - 1);
+	if (s->exponent && strcmp(unit_name(s), "ns")) {
+		json_object_object_add(o, "base", json_object_new_int(s->base));
+		json_object_object_add(o, "exponent", json_object_new_int(s->exponent));
+	}
+	if (s->type == ENGINE_STAT_LINEAR_HIST)
+		add_u64(o, "bucket_size", s->bucket_size);
+}
+
+static void gather_one(void *arg, const struct engine_stat *s)
+{
+	struct gather *g = arg;
+	struct json_object *all;
+
+	if (g->schema)
+		gather_row(g, s);
+	if (!g->values)
+		return;
+	if (s->n == 1 && s->type < ENGINE_STAT_LINEAR_HIST) {
+		add_value(g, stat_name(s), s->values[0]);
+		return;
+	}
+	if (g->sum)
+		return; /* each vCPU's own are told beside */
+	all = json_object_new_array();
+	for (unsigned i = 0; i < s->n; i++)
+		json_object_array_add(all, json_object_new_uint64(s->values[i]));
+	put(g->values, stat_name(s), all);
+}
+
+/* 0, or why the kernel's are missing. */
+static int gather_all(struct vm *vm, struct vcpu *v, struct gather *g)
+{
+	struct mmu_vcpu_stats of_vcpu;
+	struct mmu_vm_stats of_vm;
+	const struct mmu_stat_desc *d;
+	size_t n;
+
+	if (v) {
+		d = mmu_vcpu_stats_schema(&n);
+		vm->engine->vcpu_mmu_stats(v->engine, &of_vcpu);
+		gather_mmu(vm, g, d, n, (const uint64_t *)&of_vcpu);
+	} else {
+		d = mmu_vm_stats_schema(&n);
+		mmu_vm_read_stats(vm->mmu, &of_vm);
+		gather_mmu(vm, g, d, n, (const uint64_t *)&of_vm);
+	}
+	return vm->engine->stats
+		       ? vm->engine->stats(vm->engine_vm, v ? v->engine : NULL, gather_one, g)
+		       : 0;
+}
+
+static void put_missing(struct json_object *o, int ret)
+{
+	if (ret)
+		put_string(
+			o, "missing",
+			ret == -EOPNOTSUPP
+				? "the kernel does not tell its counters (KVM_CAP_BINARY_STATS_FD)"
+				: "the kernel's counters could not be read");
+}
+
+/* ---- exits ---- */
+
+/* How often each vCPU left, by reason: to us under kvm, where the kernel handles the rest. */
+static uint64_t put_exits(const struct vm *vm, struct json_object *exits,
+			  const struct engine_vcpu_stats *st)
+{
+	uint64_t total = 0;
+
+	for (unsigned k = 0; k < CPU_EXIT_REASONS && !vm_mmu_is_kernels(vm); k++) {
+		total += st->cpu.exit_count[k];
+		if (st->cpu.exit_count[k])
+			add_u64(exits, cpu_exit_name(k), st->cpu.exit_count[k]);
+	}
+	for (unsigned k = 0; k < ENGINE_KVM_EXITS; k++) {
+		const char *name = engine_kvm_exit_name(k);
+
+		total += st->kvm_exits[k];
+		if (st->kvm_exits[k])
+			add_u64(exits, name ? name : "other", st->kvm_exits[k]);
+	}
+	return total;
+}
+
+static void sum_exits(struct engine_vcpu_stats *sum, const struct engine_vcpu_stats *st)
+{
+	for (unsigned k = 0; k < CPU_EXIT_REASONS; k++)
+		sum->cpu.exit_count[k] += st->cpu.exit_count[k];
+	for (unsigned k = 0; k < ENGINE_KVM_EXITS; k++)
+		sum->kvm_exits[k] += st->kvm_exits[k];
+	sum->helped += st->helped;
+	sum->help_runs += st->help_runs;
+	sum->help_drops += st->help_drops;
+}
+
+static void add_helped(struct json_object *names, const struct vm *vm, struct vcpu *v)
+{
+	struct engine_helped list[128];
+	unsigned n = vm->engine->vcpu_helped(v->engine, list, ARRAY_SIZE(list));
+
+	for (unsigned k = 0; k < n; k++) {
+		struct json_object *was = json_object_object_get(names, list[k].name);
+
+		add_u64(names, list[k].name, list[k].count + json_object_get_uint64(was));
+	}
+}
+
+/* What our processor did for the kernel; @v NULL: for all vCPUs. */
+static void put_helped(struct json_object *o, const struct vm *vm, struct vcpu *v,
+		       const struct engine_vcpu_stats *st)
+{
+	struct json_object *names = json_object_new_object();
+
+	add_u64(o, "helped", st->helped);
+	add_u64(o, "help_runs", st->help_runs);
+	add_u64(o, "help_drops", st->help_drops);
+	for (unsigned k = 0; k < vm->cpus; k++)
+		if (!v || v == &vm->vcpus[k])
+			add_helped(names, vm, &vm->vcpus[k]);
+	put(o, "helped_by", names);
+}
+
+/* ---- mmu.stat ---- */
+
+static struct json_object *vcpu_counters(struct vm *vm, struct vcpu *v, int *ret_missing)
+{
+	struct json_object *exits = json_object_new_object(), *o = json_object_new_object();
+	struct gather g = {.values = o, .of = "vcpu"};
+	struct engine_vcpu_stats st;
+
+	*ret_missing = gather_all(vm, v, &g);
+	vm->engine->vcpu_stats(v->engine, &st);
+	put_exits(vm, exits, &st);
+	put(o, "exits", exits);
+	return o;
+}
+
+void handle_mmu_stat(struct api_call *call)
+{
+	struct json_object *o, *vcpus;
+	struct vm *vm = vm_of_call(call);
+	struct gather g = {.of = "vm"}, of_vcpus = {.of = "vcpu"};
+	int missing, ignored;
+
+	if (!vm)
+		return;
+	o = json_object_new_object();
+	g.values = json_object_new_object();
+	g.schema = of_vcpus.schema = json_object_new_array();
+	vcpus = json_object_new_array();
+	vcpus_hold(vm);
+	put_string(o, "policy", vm_policy_name(vm));
+	put(o, "time", json_object_new_double((double)clock_host_ns(NULL) / 1e9));
+	gather_all(vm, &vm->vcpus[0], &of_vcpus);
+	missing = gather_all(vm, NULL, &g);
+	for (unsigned k = 0; k < vm->cpus; k++)
+		json_object_array_add(vcpus, vcpu_counters(vm, &vm->vcpus[k], &ignored));
+	vcpus_release(vm);
+	put_missing(o, missing);
+	put(o, "schema", g.schema);
+	put(o, "vm", g.values);
+	put(o, "vcpus", vcpus);
+	api_call_reply(call, o, -1);
+}
+
+/* ---- machine.stats ---- */
+
+/* What our processor counts: all of it, or (kvm) what it did for the kernel. */
+static void put_processor(struct json_object *o, const struct engine_vcpu_stats *st)
+{
+	add_u64(o, "tlb_misses", st->cpu.tlb_misses);
+	add_u64(o, "tlb_flushes", st->cpu.tlb_flushes);
+	add_u64(o, "walks", st->cpu.walks);
+	add_u64(o, "blocks_decoded", st->cpu.blocks_decoded);
+	add_u64(o, "blocks_dropped", st->cpu.blocks_dropped);
+	add_u64(o, "smc_invalidations", st->cpu.smc_invalidations);
 }
 
 static struct json_object *vcpu_stats_json(struct vm *vm, struct vcpu *v,
 					   struct engine_vcpu_stats *sum)
 {
 	struct json_object *o = json_object_new_object(), *exits = json_object_new_object();
+	struct gather kernel = {.of = "vcpu"};
 	struct engine_vcpu_stats st;
 
 	vm->engine->vcpu_stats(v->engine, &st);
-	for (unsigned k = 0; k < CPU_EXIT_REASONS; k++) {
-		sum->cpu.exit_count[k] += st.cpu.exit_count[k];
-		if (st.cpu.exit_count[k])
-			add_u64(exits, cpu_exit_name(k), st.cpu.exit_count[k]);
-	}
+	sum_exits(sum, &st);
 	add_u64(o, "instructions", vm->engine->vcpu_icount(v->engine));
 	json_object_object_add(o, "exits", exits);
-	add_u64(o, "exits_total", st.cpu.exits);
+	add_u64(o, "exits_total", put_exits(vm, exits, &st));
 	add_u64(o, "entries", st.entries);
+	add_u64(o, "waits", st.waits);
+	put_processor(o, &st);
+	if (vm_mmu_is_kernels(vm)) {
+		add_u64(o, "kicks", st.kvm_kicks);
+		put_helped(o, vm, v, &st);
+		kernel.values = json_object_new_object();
+		vm->engine->stats(vm->engine_vm, v->engine, gather_one, &kernel);
+		put(o, "kernel", kernel.values);
+		return o;
+	}
 	add_u64(o, "emulated", st.emulated);
 	add_u64(o, "irq_injections", st.irqs);
 	add_u64(o, "halt_exits", st.halts);
@@ -49,13 +351,6 @@ static struct json_object *vcpu_stats_json(struct vm *vm, struct vcpu *v,
 	add_u64(o, "tlb_flush_ipis", st.tlb_flush_ipis);
 	add_u64(o, "pml_entries", st.pml_entries);
 	add_u64(o, "pml_full", st.pml_full);
-	add_u64(o, "waits", st.waits);
-	add_u64(o, "tlb_misses", st.cpu.tlb_misses);
-	add_u64(o, "tlb_flushes", st.cpu.tlb_flushes);
-	add_u64(o, "walks", st.cpu.walks);
-	add_u64(o, "blocks_decoded", st.cpu.blocks_decoded);
-	add_u64(o, "blocks_dropped", st.cpu.blocks_dropped);
-	add_u64(o, "smc_invalidations", st.cpu.smc_invalidations);
 	return o;
 }
 
@@ -105,7 +400,10 @@ static void add_hashes(struct vm *vm, struct json_object *stats)
 		struct cpu_state s;
 
 		memset(&s, 0, sizeof(s));
-		vm->engine->vcpu_get_state(vm->vcpus[k].engine, &s);
+		if (vm->engine->vcpu_get_state(vm->vcpus[k].engine, &s)) {
+			EVP_MD_CTX_free(md);
+			return;
+		}
 		EVP_DigestUpdate(md, s.gpr, sizeof(s.gpr));
 		EVP_DigestUpdate(md, &s.rip, sizeof(s.rip));
 		EVP_DigestUpdate(md, &s.rflags, sizeof(s.rflags));
@@ -125,29 +423,20 @@ static void add_hashes(struct vm *vm, struct json_object *stats)
 /* The machine's, then the sum of the vCPUs'. */
 static void add_mmu(struct vm *vm, struct json_object *stats)
 {
-	struct json_object *o = json_object_new_object();
-	struct mmu_vm_stats st;
-	struct mmu_vcpu_stats one, sum = {0};
-	size_t n;
-	const struct mmu_stat_desc *desc = mmu_vm_stats_schema(&n);
+	struct gather g = {.values = json_object_new_object(), .of = "vm"};
 
-	mmu_vm_read_stats(vm->mmu, &st);
-	add_schema(o, desc, n, &st);
-	desc = mmu_vcpu_stats_schema(&n);
-	for (unsigned k = 0; k < vm->cpus; k++) {
-		vm->engine->vcpu_mmu_stats(vm->vcpus[k].engine, &one);
-		for (size_t i = 0; i < n; i++)
-			((uint64_t *)&sum)[i] += ((const uint64_t *)&one)[i];
-	}
-	add_schema(o, desc, n, &sum);
-	json_object_object_add(stats, "mmu", o);
+	put_missing(stats, gather_all(vm, NULL, &g));
+	g.sum = true;
+	for (unsigned k = 0; k < vm->cpus; k++)
+		gather_all(vm, &vm->vcpus[k], &g);
+	json_object_object_add(stats, "mmu", g.values);
 }
 
 int vm_stats_add(struct vm *vm, struct json_object *stats)
 {
 	struct json_object *vcpus = json_object_new_array(), *exits = json_object_new_object();
 	struct engine_vcpu_stats sum = {0};
-	uint64_t insns = 0, total = 0, ran = vm->ran_ns;
+	uint64_t insns = 0, ran = vm->ran_ns;
 
 	if (vm_runs(vm))
 		ran += clock_host_ns(NULL) - vm->started_ns;
@@ -155,25 +444,20 @@ int vm_stats_add(struct vm *vm, struct json_object *stats)
 		json_object_array_add(vcpus, vcpu_stats_json(vm, &vm->vcpus[k], &sum));
 		insns += vm->engine->vcpu_icount(vm->vcpus[k].engine);
 	}
-	for (unsigned k = 0; k < CPU_EXIT_REASONS; k++) {
-		total += sum.cpu.exit_count[k];
-		if (sum.cpu.exit_count[k])
-			add_u64(exits, cpu_exit_name(k), sum.cpu.exit_count[k]);
+	put_string(stats, "engine", vm->engine->name);
+	put_string(stats, "policy", vm_policy_name(vm));
+	if (vm_mmu_is_kernels(vm)) {
+		put(stats, "kernel_mmu", vm_kernel_mmu_json());
+		put_helped(stats, vm, NULL, &sum);
 	}
-	json_object_object_add(stats, "engine", json_object_new_string(vm->engine->name));
-	json_object_object_add(stats, "policy",
-			       json_object_new_string(mmu_get_policy(vm->mmu) == MMU_POLICY_TDP
-							      ? "tdp"
-							      : "shadow"));
-	json_object_object_add(stats, "boot",
-			       json_object_new_string(boot_protocol_name(vm->boot.protocol)));
-	json_object_object_add(stats, "debugger", json_object_new_boolean(vm->debug_stopped));
+	put_string(stats, "boot", boot_protocol_name(vm->boot.protocol));
+	put_bool(stats, "debugger", vm->debug_stopped);
 	add_u64(stats, "instructions", insns);
 	add_u64(stats, "wall_ns", ran);
 	if (vm->clock_ready)
 		add_u64(stats, "guest_ns", clock_now(&vm->clock));
 	json_object_object_add(stats, "exits", exits);
-	add_u64(stats, "exits_total", total);
+	add_u64(stats, "exits_total", put_exits(vm, exits, &sum));
 	add_mmu(vm, stats);
 	json_object_object_add(stats, "vcpus", vcpus);
 	if (vm->counts && vm->state == VM_ENDED)
@@ -302,8 +586,9 @@ struct json_object *vm_crash_detail(struct vm *vm, unsigned vcpu)
 	struct vcpu *v = &vm->vcpus[vcpu];
 	struct cpu_state s;
 
-	vm->engine->vcpu_get_state(v->engine, &s);
 	json_object_object_add(o, "vcpu", json_object_new_int((int)vcpu));
+	if (vm->engine->vcpu_get_state(v->engine, &s))
+		return o;
 	json_object_object_add(o, "registers", registers_json(&s));
 	json_object_object_add(o, "instructions", instructions_json(vm, v, &s));
 	return o;

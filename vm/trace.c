@@ -80,6 +80,15 @@ static void set_what(struct vm *vm, unsigned what)
 	t->what = what;
 }
 
+/* Faults are the MMU's to tell, which stays. */
+void vm_trace_again(struct vm *vm)
+{
+	struct vm_trace *t = vm->trace;
+
+	if (t && t->what & WHAT_EXITS)
+		vm->engine->set_trace(vm->engine_vm, note_exit, t);
+}
+
 static void on_forgotten(evutil_socket_t fd, short what, void *arg)
 {
 	set_what(arg, 0);
@@ -254,6 +263,13 @@ void handle_mmu_trace(struct api_call *call)
 		return;
 	if (!t) {
 		api_call_fail(call, API_KIND_INTERNAL, "out of memory");
+		return;
+	}
+	/* "all" is what there is to tell: exits to us. */
+	if (what && !strcmp(what, "faults") && vm_mmu_is_kernels(vm)) {
+		api_call_fail(call, API_KIND_NOT_SUPPORTED,
+			      "engine kvm: the kernel deals with faults and tells nobody; exits "
+			      "can be traced");
 		return;
 	}
 	since = api_call_int(call, "since", (int64_t)last_of(t));

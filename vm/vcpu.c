@@ -24,7 +24,7 @@ void vcpu_notify(struct vcpu *v)
 /* HLT, or waiting for a start-up IPI: until something is to be looked at. */
 static void vcpu_sleep(struct vcpu *v)
 {
-	struct cpu_state s;
+	struct cpu_state s = {.rflags = X86_FLAG_IF};
 
 	v->vm->engine->vcpu_get_state(v->engine, &s);
 	__atomic_store_n(&v->stuck, !(s.rflags & X86_FLAG_IF) || s.activity == CPU_WAIT_FOR_SIPI,
@@ -160,7 +160,7 @@ static void set_wish(struct vcpu *v, enum vcpu_wish wish)
 	v->wish = wish;
 	pthread_cond_broadcast(&v->cond);
 	pthread_mutex_unlock(&v->lock);
-	if (wish != VCPU_RUN)
+	if (wish != VCPU_RUN && v->engine)
 		v->vm->engine->vcpu_kick(v->engine);
 }
 
@@ -175,7 +175,6 @@ int vcpus_create(struct vm *vm)
 
 		v->vm = vm;
 		v->index = k;
-		v->engine = vm->engine->vcpu(vm->engine_vm, k);
 		v->wish = VCPU_HOLD;
 		pthread_mutex_init(&v->lock, NULL);
 		pthread_cond_init(&v->cond, NULL);
@@ -347,6 +346,27 @@ static void host_cr8_write(void *priv, unsigned vcpu, uint64_t value)
 	lapic_set_cr8(lapic_of(priv, vcpu), (uint8_t)value);
 }
 
+static void host_eoi(void *priv, uint8_t vector)
+{
+	struct vm *vm = priv;
+
+	board_eoi(vm->board, vector);
+}
+
+static bool host_pic_pending(void *priv)
+{
+	struct vm *vm = priv;
+
+	return board_pic_pending(vm->board);
+}
+
+static int host_pic_ack(void *priv)
+{
+	struct vm *vm = priv;
+
+	return board_pic_pending(vm->board) ? pic_ack(&vm->board->pic) : -1;
+}
+
 const struct engine_host vm_engine_host = {
 	.pio = host_pio,
 	.mmio = host_mmio,
@@ -358,6 +378,9 @@ const struct engine_host vm_engine_host = {
 	.init = host_init,
 	.cr8_read = host_cr8_read,
 	.cr8_write = host_cr8_write,
+	.eoi = host_eoi,
+	.pic_pending = host_pic_pending,
+	.pic_ack = host_pic_ack,
 };
 
 /* ---- what the local APICs ask

@@ -153,16 +153,36 @@ static void on_timer(evutil_socket_t fd, short what, void *data)
 	clock_run(&vm->clock);
 }
 
-/* The host's TSC against its monotonic clock, over 10 ms; good to some ten parts in a million. */
+/* A moment by the TSC and by the monotonic clock: of several tries, the one least disturbed. */
+struct moment {
+	uint64_t tsc, ns;
+};
+
+static struct moment host_moment(void)
+{
+	struct moment best = {0};
+	uint64_t least = UINT64_MAX;
+
+	for (unsigned k = 0; k < 16; k++) {
+		uint64_t before = __rdtsc(), ns = host_ns(), took = __rdtsc() - before;
+
+		if (took < least) {
+			least = took;
+			best = (struct moment){.tsc = before + took / 2, .ns = ns};
+		}
+	}
+	return best;
+}
+
+/* Good to some parts in a million: each moment is known to some ten nanoseconds. */
 static uint64_t host_tsc_hz(void)
 {
-	uint64_t ns0 = host_ns(), tsc0 = __rdtsc(), ns1, tsc1;
-	struct timespec nap = {.tv_nsec = 10000000};
+	struct moment from = host_moment(), to;
+	struct timespec nap = {.tv_nsec = 500000};
 
 	nanosleep(&nap, NULL);
-	ns1 = host_ns();
-	tsc1 = __rdtsc();
-	return (uint64_t)((__uint128_t)(tsc1 - tsc0) * 1000000000 / (ns1 - ns0));
+	to = host_moment();
+	return (uint64_t)((__uint128_t)(to.tsc - from.tsc) * 1000000000 / (to.ns - from.ns));
 }
 
 /* ---- making
@@ -209,9 +229,34 @@ static int slots_add(struct vm *vm)
 	return ret;
 }
 
-static int engine_create(struct vm *vm, uint64_t tsc_hz, struct api_error *err)
+/* No more than kvm can: the guest is to see the same processor when another engine takes over. */
+static int model_limit(struct vm *vm, struct api_error *err)
 {
-	struct engine_config config = {
+	int ret = vm->files->kvm < 0 ? 0 : engine_kvm_cpu_limit(vm->files->kvm, &vm->model);
+
+	return ret ? api_error_set(err, API_KIND_INTERNAL,
+				   "engine kvm: features of the processor: %s", strerror(-ret))
+		   : 0;
+}
+
+/* What the processor shows: the model, less what the definition and this host's kvm leave out. */
+static int model_make(struct vm *vm, uint64_t tsc_hz, struct api_error *err)
+{
+	const char *bad;
+
+	engine_cpu_model_init(&vm->model, vm->cpus, tsc_hz);
+	if (vm->def->cpu && engine_cpu_model_mask(&vm->model, vm->def->cpu, &bad))
+		return api_error_field(err, "cpu", "unknown processor feature \"%.*s\"",
+				       (int)MIN(strcspn(bad, ","), (size_t)64), bad);
+	vm->full_model = vm->model;
+	/* "common": what every engine of this host can show. */
+	return vm->model.common ? model_limit(vm, err) : 0;
+}
+
+int vm_engine_config(struct vm *vm, const struct engine_ops *ops, struct engine_config *ret_config,
+		     struct api_error *err)
+{
+	*ret_config = (struct engine_config){
 		.vcpus = vm->cpus,
 		.clock = vm->counts ? ENGINE_CLOCK_INSTRUCTIONS : ENGINE_CLOCK_HOST,
 		.ram_bytes = vm->ram_size,
@@ -219,29 +264,87 @@ static int engine_create(struct vm *vm, uint64_t tsc_hz, struct api_error *err)
 		.model = &vm->model,
 		.host = &vm_engine_host,
 		.host_priv = vm,
+		.mmu = vm->mmu,
+		.kvm_fd = -1,
+		.gathered_port = BOARD_PORT_DEBUGCON,
 	};
-	const char *bad;
+	return ops ? vm_engine_options(ops, vm->def, vm->files, ret_config, err) : 0;
+}
+
+int vm_engine_make(struct vm *vm, const struct engine_ops *ops, struct api_error *err)
+{
+	struct engine_error why = {""};
+	struct engine_config config;
 	int ret;
 
-	if (vm->def->engine == MACHINE_ENGINE_KVM)
-		return api_error_set(err, API_KIND_NOT_SUPPORTED,
-				     "engine \"kvm\" is not built into this version; use \"soft\"");
-	vm->engine = &engine_soft;
-	engine_cpu_model_init(&vm->model, vm->cpus, tsc_hz);
-	if (vm->def->cpu && engine_cpu_model_mask(&vm->model, vm->def->cpu, &bad))
-		return api_error_field(err, "cpu", "unknown processor feature \"%.*s\"",
-				       (int)MIN(strcspn(bad, ","), (size_t)64), bad);
-	ret = vm_mmu_options(vm->def, &config, err);
+	vm->model.kvm = ops == &engine_kvm;
+	ret = vm_engine_config(vm, ops, &config, err);
 	if (ret)
 		return ret;
-	ret = vm->engine->create(&config, &vm->engine_vm);
-	if (!ret) {
-		vm->mmu = vm->engine->mmu(vm->engine_vm);
-		ret = slots_add(vm);
-	}
+	ret = ops->create(&config, &vm->engine_vm, &why);
+	if (ret)
+		return vm_engine_error(err, ops, ret, &why);
+	vm->engine = ops;
+	for (unsigned k = 0; k < vm->cpus; k++)
+		vm->vcpus[k].engine = ops->vcpu(vm->engine_vm, k);
+	return 0;
+}
+
+void vm_engine_unmake(struct vm *vm)
+{
+	if (!vm->engine)
+		return;
+	for (unsigned k = 0; vm->vcpus && k < vm->cpus; k++)
+		vm->vcpus[k].engine = NULL;
+	vm->engine->destroy(vm->engine_vm);
+	vm->engine = NULL;
+	vm->engine_vm = NULL;
+}
+
+/* Slots and dirty clients are the machine's, whatever the engine. */
+static int memory_create(struct vm *vm)
+{
+	struct mmu_config config = {
+		.policy = MMU_POLICY_KERNEL,
+		.ram_bytes = vm->ram_size,
+		.max_table_bytes = vm->def->mmu_tables,
+	};
+	int ret = mmu_vm_create(&config, NULL, NULL, &vm->mmu);
+
+	return ret ? ret : slots_add(vm);
+}
+
+static int engine_create(struct vm *vm, uint64_t tsc_hz, struct api_error *err)
+{
+	struct engine_config config;
+	int ret = model_make(vm, tsc_hz, err);
+
+	if (!ret)
+		ret = vm_engine_config(vm, NULL, &config, err);
+	if (!ret)
+		ret = vm_choose_engine(&vm->choice, vm->def, vm->files, &config, err);
+	if (!ret && vm->choice.ops == &engine_kvm)
+		ret = model_limit(vm, err);
+	if (!ret)
+		ret = vm_engine_make(vm, vm->choice.ops, err);
+	if (!ret || !vm_engine_fall_back(&vm->choice, err))
+		return ret;
+	ret = model_make(vm, tsc_hz, err);
+	return ret ? ret : vm_engine_make(vm, vm->choice.ops, err);
+}
+
+static int machine_create(struct vm *vm, uint64_t tsc_hz, struct api_error *err)
+{
+	/* Of our processor, which may come to run or help under any engine. */
+	int ret = cpu_prepare();
+
+	if (!ret)
+		ret = memory_create(vm);
 	if (!ret)
 		ret = vcpus_create(vm);
-	return ret ? api_error_set(err, API_KIND_INTERNAL, "engine soft: %s", strerror(-ret)) : 0;
+	if (ret)
+		return api_error_set(err, API_KIND_INTERNAL, "guest memory: %s", strerror(-ret));
+	return engine_create(vm, tsc_hz, err);
 }
 
 static void serial_out(void *opaque, const uint8_t *data, size_t len)
@@ -286,6 +389,9 @@ static int board_make(struct vm *vm, uint64_t tsc_hz, struct api_error *err)
 				       : (int64_t)now.tv_sec * 1000000000 + now.tv_nsec,
 		.machine_ops = &machine_ops,
 		.lapic_ops = &vm_lapic_ops,
+		.chips = vm_board_chips(vm),
+		.irq_ops = &vm_irq_ops,
+		.pic_intr = vm_pic_intr,
 		.opaque = vm,
 		.serial_output = serial_out,
 		.serial_input_ready = serial_ready,
@@ -310,7 +416,7 @@ static int loop_create(struct vm *vm)
 	vm->wake = event_new(vm->base, vm->wake_fd, EV_READ | EV_PERSIST, on_wake, vm);
 	vm->timeout = evtimer_new(vm->base, on_timeout, vm);
 	if (!vm->timer || !vm->wake || !vm->timeout || event_add(vm->timer, NULL) ||
-	    event_add(vm->wake, NULL))
+	    event_add(vm->wake, NULL) || vm_asleep_create(vm))
 		return -ENOMEM;
 	/* It shows what its opener may see, so before privileges are given up. May be missing. */
 	vm->pagemap_fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
@@ -334,7 +440,7 @@ static int make_parts(struct vm *vm, struct api_error *err)
 	if (ret)
 		return api_error_set(err, API_KIND_LIMIT, "%llu MiB of guest memory: %s",
 				     (unsigned long long)(vm->ram_size >> 20), strerror(-ret));
-	ret = engine_create(vm, tsc_hz, err);
+	ret = machine_create(vm, tsc_hz, err);
 	return ret ? ret : board_make(vm, tsc_hz, err);
 }
 
@@ -378,14 +484,15 @@ void vm_destroy(struct vm *vm)
 		return;
 	vm_gdb_destroy(vm->gdb);
 	vm_dirty_destroy(vm->dirty);
+	vm_asleep_destroy(vm);
 	vcpus_destroy(vm);
 	free_event(vm->timer);
 	free_event(vm->wake);
 	free_event(vm->timeout);
 	board_destroy(vm->board);
 	vm_trace_destroy(vm);
-	if (vm->engine)
-		vm->engine->destroy(vm->engine_vm);
+	vm_engine_unmake(vm);
+	mmu_vm_destroy(vm->mmu);
 	if (vm->clock_ready)
 		clock_finish(&vm->clock);
 	if (vm->ram)
@@ -414,20 +521,34 @@ static int wrong_state(const struct vm *vm, struct api_error *err, const char *w
 			     vm_state_names[vm->state], what);
 }
 
-static void go(struct vm *vm)
+void vm_go(struct vm *vm)
 {
+	struct api_error err;
+
 	vm->started_ns = host_ns();
 	clock_resume(&vm->clock);
-	if (!vm->counts)
-		for (unsigned k = 0; k < vm->cpus; k++)
-			vm->engine->vcpu_set_tsc(vm->vcpus[k].engine, clock_tsc(&vm->clock));
+	for (unsigned k = 0; !vm->counts && k < vm->cpus; k++) {
+		struct engine_vcpu *v = vm->vcpus[k].engine;
+
+		if (vm->engine->vcpu_set_tsc(v, clock_tsc(&vm->clock)))
+			vm_request_end(vm, VM_REASON_ENGINE, 0, k, "vCPU %u: %s", k,
+				       vm->engine->vcpu_error(v));
+	}
+	if (vm_chips_store(vm, &err))
+		vm_request_end(vm, VM_REASON_ENGINE, 0, 0, "%s", err.text);
+	vm_asleep_watch(vm, true);
 	vcpus_release(vm);
 }
 
-static void halt(struct vm *vm)
+void vm_halt(struct vm *vm)
 {
+	struct api_error err;
+
+	vm_asleep_watch(vm, false);
 	vcpus_hold(vm);
 	clock_pause(&vm->clock);
+	if (vm_chips_fetch(vm, &err))
+		vm_request_end(vm, VM_REASON_ENGINE, 0, 0, "%s", err.text);
 	vm->ran_ns += host_ns() - vm->started_ns;
 }
 
@@ -439,7 +560,7 @@ bool vm_runs(const struct vm *vm)
 void vm_debug_hold(struct vm *vm)
 {
 	if (vm_runs(vm))
-		halt(vm);
+		vm_halt(vm);
 	vm->debug_stopped = true;
 }
 
@@ -447,7 +568,7 @@ void vm_debug_release(struct vm *vm)
 {
 	vm->debug_stopped = false;
 	if (vm_runs(vm))
-		go(vm);
+		vm_go(vm);
 }
 
 /* All that must be known of a machine that has ended is gathered here, once. */
@@ -457,13 +578,36 @@ static void end(struct vm *vm)
 		return;
 	evtimer_del(vm->timeout);
 	if (vm_runs(vm))
-		halt(vm);
+		vm_halt(vm);
 	board_flush(vm->board);
 	if (vm->reason == VM_REASON_CRASH || vm->reason == VM_REASON_HALTED ||
 	    vm->reason == VM_REASON_ENGINE || vm->reason == VM_REASON_TIMEOUT)
 		vm->detail = vm_crash_detail(vm, vm->end_vcpu);
 	vm_gdb_ended(vm);
 	set_state(vm, VM_ENDED);
+}
+
+static int vcpus_reset(struct vm *vm, struct api_error *err)
+{
+	int ret = 0;
+
+	for (unsigned k = 0; !ret && k < vm->cpus; k++) {
+		ret = vm->engine->vcpu_reset(vm->vcpus[k].engine);
+		vm->vcpus[k].has_hit = false;
+		if (ret)
+			api_error_set(err, API_KIND_INTERNAL, "vCPU %u: %s", k,
+				      vm->engine->vcpu_error(vm->vcpus[k].engine));
+	}
+	if (ret)
+		vm_request_end(vm, VM_REASON_ENGINE, 0, 0, "%s", err->text);
+	return ret;
+}
+
+/* It is the image, unless we or the engine failed. */
+static void load_failed(struct vm *vm, const struct api_error *err)
+{
+	vm_request_end(vm, err->kind == API_KIND_INTERNAL ? VM_REASON_ENGINE : VM_REASON_BAD_IMAGE,
+		       0, 0, "%s", err->text);
 }
 
 /* The vCPUs are held. */
@@ -475,13 +619,12 @@ static int restart(struct vm *vm, struct api_error *err)
 	__atomic_store_n(&vm->reset_requested, false, __ATOMIC_SEQ_CST);
 	pthread_mutex_unlock(&vm->end_lock);
 	board_reset(vm->board);
-	for (unsigned k = 0; k < vm->cpus; k++) {
-		vm->engine->vcpu_reset(vm->vcpus[k].engine);
-		vm->vcpus[k].has_hit = false;
+	ret = vcpus_reset(vm, err);
+	if (!ret) {
+		ret = vm_load(vm, err);
+		if (ret)
+			load_failed(vm, err);
 	}
-	ret = vm_load(vm, err);
-	if (ret)
-		vm_request_end(vm, VM_REASON_BAD_IMAGE, 0, 0, "%s", err->text);
 	return ret;
 }
 
@@ -521,6 +664,21 @@ int vm_make_threads(struct vm *vm, struct api_error *err)
 	return ret ? api_error_set(err, API_KIND_INTERNAL, "vCPU thread: %s", strerror(-ret)) : 0;
 }
 
+/* When kvm was made, but does not even take the guest's first state, soft may take over still. The
+ * processor stays the one that kvm can show: the board was made for it. */
+static int load_or_fall_back(struct vm *vm, struct api_error *err)
+{
+	int ret = vm_load(vm, err);
+
+	if (!ret || err->kind != API_KIND_INTERNAL || !vm_engine_fall_back(&vm->choice, err))
+		return ret;
+	vm_engine_unmake(vm);
+	if (vm_engine_make(vm, vm->choice.ops, err))
+		abort(); /* no memory: there is nothing to end on */
+	board_set_chips(vm->board, vm_board_chips(vm));
+	return vm_load(vm, err);
+}
+
 int vm_start(struct vm *vm, struct api_error *err)
 {
 	int ret;
@@ -532,9 +690,9 @@ int vm_start(struct vm *vm, struct api_error *err)
 		end(vm);
 		return -EAGAIN;
 	}
-	ret = vm_load(vm, err);
+	ret = load_or_fall_back(vm, err);
 	if (ret) {
-		vm_request_end(vm, VM_REASON_BAD_IMAGE, 0, 0, "%s", err->text);
+		load_failed(vm, err);
 		end(vm);
 		return ret;
 	}
@@ -544,7 +702,7 @@ int vm_start(struct vm *vm, struct api_error *err)
 		tv.tv_usec = (suseconds_t)((vm->def->timeout - (double)tv.tv_sec) * 1e6);
 		evtimer_add(vm->timeout, &tv);
 	}
-	go(vm);
+	vm_go(vm);
 	set_state(vm, VM_RUNNING);
 	return 0;
 }
@@ -554,7 +712,7 @@ int vm_pause(struct vm *vm, struct api_error *err)
 	if (vm->state != VM_RUNNING && vm->state != VM_STOPPING)
 		return wrong_state(vm, err, "paused");
 	if (vm_runs(vm))
-		halt(vm);
+		vm_halt(vm);
 	set_state(vm, VM_PAUSED);
 	return 0;
 }
@@ -564,7 +722,7 @@ int vm_resume(struct vm *vm, struct api_error *err)
 	if (vm->state != VM_PAUSED)
 		return wrong_state(vm, err, "resumed");
 	if (!vm->debug_stopped)
-		go(vm);
+		vm_go(vm);
 	set_state(vm, VM_RUNNING);
 	return 0;
 }
@@ -578,10 +736,10 @@ int vm_reset(struct vm *vm, struct api_error *err)
 	if (!running && vm->state != VM_PAUSED)
 		return wrong_state(vm, err, "reset");
 	if (ran)
-		halt(vm);
+		vm_halt(vm);
 	ret = restart(vm, err);
 	if (!ret && ran)
-		go(vm);
+		vm_go(vm);
 	if (!ret && running)
 		set_state(vm, VM_RUNNING);
 	return ret;
@@ -610,6 +768,8 @@ int vm_end(struct vm *vm, enum vm_reason reason, struct api_error *err)
 void vm_query(struct vm *vm, struct vm_report *report)
 {
 	report->state = vm->state;
+	snprintf(report->engine, sizeof(report->engine), "%s", vm->engine->name);
+	snprintf(report->engine_why, sizeof(report->engine_why), "%s", vm->choice.why);
 	if (vm->state != VM_ENDED)
 		return;
 	report->reason = vm->reason;
@@ -620,6 +780,11 @@ void vm_query(struct vm *vm, struct vm_report *report)
 	report->stats = json_object_new_object();
 	if (report->stats)
 		vm_stats_add(vm, report->stats);
+}
+
+bool vm_may_kvm(const struct vm *vm)
+{
+	return vm->choice.may_kvm;
 }
 
 int vm_stats(struct vm *vm, struct json_object *stats, struct api_error *err)

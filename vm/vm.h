@@ -53,5 +53,7 @@ int vm_stats(struct vm *vm, struct json_object *stats, struct api_error *err);
 /* Input for the console; how much was taken. */
 size_t vm_console_input(struct vm *vm, const void *bytes, size_t len);
 enum vm_state vm_state(const struct vm *vm);
+/* Does it run on /dev/kvm, or may it later (vm/choose_engine.h)? */
+bool vm_may_kvm(const struct vm *vm);
 
 #endif

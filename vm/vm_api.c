@@ -88,6 +88,7 @@ const struct api_machine_ops vm_machine_ops = {
 	.machine_reset = handle_reset,
 	.machine_stats = handle_stats,
 	.machine_sandbox = handle_sandbox,
+	.machine_set_engine = handle_machine_set_engine,
 	.mmu_walk = handle_mmu_walk,
 	.mmu_stat = handle_mmu_stat,
 	.mmu_context = handle_mmu_context,

@@ -39,6 +39,9 @@ void handle_machine_registers(struct api_call *call);
 /* gdb.c */
 void handle_machine_gdb(struct api_call *call);
 
+/* engine_switch.c */
+void handle_machine_set_engine(struct api_call *call);
+
 /* trace.c */
 void handle_mmu_trace(struct api_call *call);
 

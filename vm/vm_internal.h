@@ -5,8 +5,10 @@
 
 #include <pthread.h>
 
+#include "base/buf.h"
 #include "devices/board.h"
 #include "engine/engine.h"
+#include "vm/choose_engine.h"
 #include "vm/vm.h"
 
 struct event;
@@ -51,10 +53,14 @@ struct vm {
 	uint64_t ram_size, ram_below_4g, ram_above_4g;
 	bool ram_fresh; /* nothing was ever written: it is all zero */
 
+	struct engine_choice choice; /* at creation; @engine is what runs it now */
+	bool chips_stored; /* atomic: the engine's interrupt controllers count, not the board's */
+	uint64_t kvmclock_ns; /* while stopped: what kvm's paravirtual clock showed */
 	const struct engine_ops *engine;
 	struct engine_vm *engine_vm;
 	struct mmu_vm *mmu;
-	struct engine_cpu_model model;
+	struct engine_cpu_model model;	    /* what the guest sees, as far as the engine lets it */
+	struct engine_cpu_model full_model; /* by the definition alone */
 	struct board *board;
 	struct clock clock;
 	bool clock_ready;
@@ -74,6 +80,10 @@ struct vm {
 	bool turn_cut;	      /* atomic: an earlier deadline ends the turn here */
 
 	struct vm_trace *trace; /* trace.c; NULL until somebody traces */
+
+	struct event *sleep_timer; /* asleep.c */
+	int64_t *slept;		   /* a vCPU: what vcpu_asleep() said at the last look */
+	bool slept_told;	   /* nothing has changed since it was looked into */
 
 	struct event *timer; /* clock "host": the earliest device deadline */
 	int timer_fd;
@@ -125,6 +135,26 @@ void vcpu_debug_stop(struct vcpu *v);
 extern const struct engine_host vm_engine_host;
 extern const struct lapic_ops vm_lapic_ops;
 
+/*
+ * chips.c: interrupt controllers that are the engine's are so while the machine runs; while it is
+ * stopped the board's form of them counts. Nothing to do for an engine that has none. 0 or -errno,
+ * told in *err.
+ */
+enum board_chips vm_board_chips(const struct vm *vm);
+int vm_chips_fetch(struct vm *vm, struct api_error *err);
+int vm_chips_store(struct vm *vm, struct api_error *err);
+extern const struct irq_router_ops vm_irq_ops;
+void vm_pic_intr(void *opaque);
+
+/*
+ * asleep.c: a machine whose every vCPU has halted for ever ends. The vCPU threads find that by
+ * themselves where they sleep here (vcpu.c); where they sleep in the kernel, the loop looks.
+ */
+int vm_asleep_create(struct vm *vm);
+void vm_asleep_destroy(struct vm *vm);
+/* The vCPUs are about to run, or have been stopped. */
+void vm_asleep_watch(struct vm *vm, bool on);
+
 /* turns.c: clock "instructions" */
 int turns_start(struct vm *vm);
 void turns_stop(struct vm *vm);
@@ -146,6 +176,21 @@ bool vm_all_stuck(struct vm *vm);
 int vm_mmu_options(const struct machine_def *def, struct engine_config *config,
 		   struct api_error *err);
 
+/*
+ * vm.c; the loop's thread. Start and stop vCPUs and time. In between the board's objects and the
+ * vCPUs' states are the machine's whole state, to be saved, loaded or moved to another engine:
+ * vm_engine_unmake(), vm_engine_make() (which takes what is in vm->mmu), board_set_chips(), load.
+ */
+void vm_go(struct vm *vm);
+void vm_halt(struct vm *vm);
+/* For an engine @ops of this machine; NULL: whatever the engine. 0, or -errno with *err. */
+int vm_engine_config(struct vm *vm, const struct engine_ops *ops, struct engine_config *ret_config,
+		     struct api_error *err);
+/* There is no engine now. With its vCPUs fresh from reset, into vm->engine, vm->engine_vm and
+ * vm->vcpus[].engine. 0, or -errno with *err, and none. */
+int vm_engine_make(struct vm *vm, const struct engine_ops *ops, struct api_error *err);
+void vm_engine_unmake(struct vm *vm);
+
 /* vm.c; the loop's thread: are the vCPUs let run, by the operator and by a debugger? */
 bool vm_runs(const struct vm *vm);
 /* A debugger's hold, clock included. */
@@ -165,12 +210,40 @@ void vm_dirty_destroy(struct vm_dirty *d);
 
 /* trace.c */
 void vm_trace_destroy(struct vm *vm);
+/* The machine has another engine. */
+void vm_trace_again(struct vm *vm);
+
+/* engine_switch.c: the machine goes on with another engine. */
+struct vm_move {
+	const struct engine_ops *to;
+	bool anyway; /* whatever its guest sees of it in CPUID and the TSC */
+	/* What came of it; the caller's to finish. The state on either side, for
+	 * vm_state_compare(); nothing when @to runs the machine already. */
+	struct buf before, after;
+	char cpuid[512]; /* what CPUID shows differently, a sentence; "": nothing */
+	uint64_t tsc[2]; /* vCPU 0's on either side, where the new engine cannot go on from it */
+};
+/* 0, or -errno with *err, and the machine goes on where it was. The loop's thread. */
+int vm_set_engine(struct vm *vm, struct vm_move *move, struct api_error *err);
+/* What the leaves @now show differently from @was, as a sentence cut to @size. Whether there is
+ * anything. */
+bool vm_cpuid_differences(const struct cpu_cpuid *was, unsigned n_was, const struct cpu_cpuid *now,
+			  unsigned n_now, char *text, size_t size);
 
 /* load.c */
 int vm_load(struct vm *vm, struct api_error *err);
 
 /* stats.c */
 int vm_stats_add(struct vm *vm, struct json_object *stats);
+/* "shadow", "tdp"; "unknown" where only the host's kernel knows. */
+const char *vm_policy_name(const struct vm *vm);
+/* Under kvm the tables below the guest's are the kernel's, and it shows them to nobody. */
+static inline bool vm_mmu_is_kernels(const struct vm *vm)
+{
+	return mmu_get_policy(vm->mmu) == MMU_POLICY_KERNEL;
+}
+/* What is known of the kernel's MMU (engine kvm). */
+struct json_object *vm_kernel_mmu_json(void);
 struct json_object *vm_crash_detail(struct vm *vm, unsigned vcpu);
 
 #endif

@@ -21,18 +21,7 @@ enum soft_next soft_fail(struct engine_vcpu *v, const char *fmt, ...)
 
 void soft_mmu_regs(struct engine_vcpu *v, struct mmu_regs *ret_regs)
 {
-	const struct cpu_state *s = cpu_state(v->cpu);
-
-	*ret_regs = (struct mmu_regs){
-		.cr0 = s->cr0,
-		.cr3 = s->cr3 & ~X86_CR3_NOFLUSH,
-		.cr4 = s->cr4,
-		.efer = s->efer,
-		.pkru = s->pkru,
-		.maxphyaddr = v->vm->config.model->maxphyaddr,
-		.gbpages = true,
-	};
-	memcpy(ret_regs->pdptr, s->pdptr, sizeof(ret_regs->pdptr));
+	guest_mmu_regs(cpu_state(v->cpu), v->vm->config.model, ret_regs);
 }
 
 void soft_sync_mmu(struct engine_vcpu *v)
@@ -41,23 +30,6 @@ void soft_sync_mmu(struct engine_vcpu *v)
 
 	soft_mmu_regs(v, &regs);
 	mmu_set_regs(v->mmu, &regs);
-}
-
-uint32_t soft_mmu_access(const struct engine_vcpu *v, unsigned access)
-{
-	uint32_t a = 0;
-
-	if (access & CPU_ACCESS_WRITE)
-		a |= MMU_ACC_WRITE;
-	if (access & CPU_ACCESS_FETCH)
-		a |= MMU_ACC_FETCH;
-	if (access & CPU_ACCESS_IMPLICIT)
-		a |= MMU_ACC_IMPLICIT;
-	else if (access & CPU_ACCESS_USER)
-		a |= MMU_ACC_USER;
-	else if (cpu_state(v->cpu)->rflags & X86_FLAG_AC)
-		a |= MMU_ACC_AC;
-	return a;
 }
 
 /*
@@ -201,7 +173,7 @@ static enum soft_next exit_exception(struct engine_vcpu *v, const struct cpu_exi
 	struct mmu_fault f = {
 		.addr = e->exception.payload,
 		.gva = e->exception.payload,
-		.access = soft_mmu_access(v, access_of_error(e)),
+		.access = guest_mmu_access(cpu_state(v->cpu), access_of_error(e)),
 		.flags = MMU_PF_GVA_VALID | (error & X86_PF_P ? MMU_PF_PRESENT : 0) |
 			 (error & X86_PF_RSVD ? MMU_PF_RSVD : 0),
 	};
@@ -237,7 +209,8 @@ static enum soft_next exit_tdp(struct engine_vcpu *v, const struct cpu_exit *e)
 		.gva = e->mem.gva,
 		.access = access,
 		.flags = flags,
-		.walk_access = e->mem.walk ? soft_mmu_access(v, e->mem.walk_access) : 0,
+		.walk_access =
+			e->mem.walk ? guest_mmu_access(cpu_state(v->cpu), e->mem.walk_access) : 0,
 	};
 
 	soft_sync_mmu(v);
@@ -249,25 +222,21 @@ static enum soft_next exit_tdp(struct engine_vcpu *v, const struct cpu_exit *e)
 
 static enum soft_next exit_io(struct engine_vcpu *v, const struct cpu_exit *e)
 {
-	const struct engine_config *config = &v->vm->config;
 	uint32_t data;
 
 	if (e->io.string)
 		return soft_emulate(v);
-	v->stats.pio++;
 	if (e->io.in) {
 		data = ~0u;
-		config->host->pio(config->host_priv, v->id, e->io.port, true, e->io.size, &data);
+		guest_pio(&v->mem, e->io.port, true, e->io.size, &data);
 		cpu_complete_in(v->cpu, data);
-	} else {
-		data = (uint32_t)cpu_state(v->cpu)->gpr[X86_RAX];
-		/* Before the device sees it: it may end the machine, and a saved state must be
-		 * after. */
 		cpu_skip(v->cpu);
-		config->host->pio(config->host_priv, v->id, e->io.port, false, e->io.size, &data);
 		return SOFT_RESUME;
 	}
+	data = (uint32_t)cpu_state(v->cpu)->gpr[X86_RAX];
+	/* Before the device sees it: it may end the machine, and a saved state must be after. */
 	cpu_skip(v->cpu);
+	guest_pio(&v->mem, e->io.port, false, e->io.size, &data);
 	return SOFT_RESUME;
 }
 
@@ -443,30 +412,9 @@ static enum soft_next exit_invlpg(struct engine_vcpu *v, const struct cpu_exit *
 	return SOFT_RESUME;
 }
 
-static bool invpcid_ok(const struct engine_vcpu *v, uint64_t type, uint64_t pcid, gva_t gva)
-{
-	const struct cpu_state *s = cpu_state(v->cpu);
-	uint32_t widths[4];
-	unsigned unused;
-
-	/* As a base, the address may be as wide as the processor's, whatever CR4.LA57. */
-	cpu_cpuid(v->cpu, 0x80000008u, 0, widths);
-	unused = 64 - (widths[0] >> 8 & 0xff);
-	switch (type) {
-	case MMU_INVPCID_ADDRESS:
-		if ((uint64_t)((int64_t)(gva << unused) >> unused) != gva)
-			return false;
-		/* fall through */
-	case MMU_INVPCID_SINGLE: return !(pcid >> 12) && (!pcid || s->cr4 & X86_CR4_PCIDE);
-	case MMU_INVPCID_ALL_GLOBAL:
-	case MMU_INVPCID_ALL: return !(pcid >> 12);
-	default: return false;
-	}
-}
-
 static enum soft_next exit_invpcid(struct engine_vcpu *v, const struct cpu_exit *e)
 {
-	if (!invpcid_ok(v, e->invpcid.type, e->invpcid.pcid, e->invpcid.gva))
+	if (!guest_invpcid_ok(v->cpu, e))
 		return finish(v, X86_VEC_GP);
 	soft_sync_mmu(v);
 	mmu_invpcid(v->mmu, (enum mmu_invpcid)e->invpcid.type, (uint32_t)e->invpcid.pcid,

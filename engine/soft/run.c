@@ -349,7 +349,7 @@ enum engine_exit soft_vcpu_run(struct engine_vcpu *v, uint64_t budget)
 		}
 		if (!enter(v))
 			continue;
-		if (unlikely(__atomic_load_n(&v->vm->tracing, __ATOMIC_RELAXED)))
+		if (engine_trace_on(&v->vm->trace))
 			soft_trace_exit(v, cpu_exit(v->cpu));
 		next = soft_handle_exit(v, cpu_exit(v->cpu));
 		if (next == SOFT_WAIT)

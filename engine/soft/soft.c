@@ -3,11 +3,12 @@
 #include "engine/soft/soft_internal.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <x86intrin.h>
 
-static int soft_probe(char *why, size_t size)
+static int soft_probe(const struct engine_config *config, struct engine_error *err)
 {
 	return 0;
 }
@@ -29,12 +30,15 @@ static void soft_destroy(struct engine_vm *vm)
 {
 	if (!vm)
 		return;
+	if (vm->mmu && vm->config.mmu)
+		mmu_detach(vm->mmu);
 	for (unsigned k = 0; k < vm->count; k++)
 		vcpu_finish(&vm->vcpus[k]);
 	free(vm->vcpus);
-	mmu_vm_destroy(vm->mmu);
+	if (!vm->config.mmu)
+		mmu_vm_destroy(vm->mmu);
 	cpu_domain_destroy(vm->domain);
-	pthread_rwlock_destroy(&vm->trace_lock);
+	engine_trace_finish(&vm->trace);
 	free(vm);
 }
 
@@ -86,12 +90,15 @@ static int vcpu_init(struct engine_vcpu *v, struct engine_vm *vm, unsigned id)
 	ret = mmu_vcpu_create(vm->mmu, id, &v->mmu);
 	if (ret)
 		return ret;
+	soft_emulate_init(v);
 	vcpu_power_on(v);
 	return 0;
 }
 
-static int soft_create(const struct engine_config *config, struct engine_vm **ret_vm)
+/* The machine's MMU, or one of our own. */
+static int attach_mmu(struct engine_vm *vm)
 {
+	const struct engine_config *config = &vm->config;
 	struct mmu_config mmu = {
 		.policy = config->policy,
 		.tdp_format = config->tdp_format,
@@ -100,18 +107,31 @@ static int soft_create(const struct engine_config *config, struct engine_vm **re
 		.max_table_bytes = config->mmu_table_bytes,
 		.max_page_level = config->mmu_max_level,
 	};
+	int ret;
+
+	if (!config->mmu)
+		return mmu_vm_create(&mmu, &soft_mmu_ops, vm, &vm->mmu);
+	ret = mmu_attach(config->mmu, &mmu, &soft_mmu_ops, vm);
+	if (!ret)
+		vm->mmu = config->mmu;
+	return ret;
+}
+
+static int soft_create(const struct engine_config *config, struct engine_vm **ret_vm,
+		       struct engine_error *err)
+{
 	struct engine_vm *vm = calloc(1, sizeof(*vm));
 	int ret = -ENOMEM;
 
 	if (!vm)
 		return -ENOMEM;
 	vm->config = *config;
-	pthread_rwlock_init(&vm->trace_lock, NULL);
+	engine_trace_init(&vm->trace);
 	vm->domain = cpu_domain_create();
 	vm->vcpus = calloc(config->vcpus, sizeof(*vm->vcpus));
 	if (!vm->domain || !vm->vcpus)
 		goto fail;
-	ret = mmu_vm_create(&mmu, &soft_mmu_ops, vm, &vm->mmu);
+	ret = attach_mmu(vm);
 	if (ret)
 		goto fail;
 	for (unsigned k = 0; k < config->vcpus; k++) {
@@ -124,12 +144,24 @@ static int soft_create(const struct engine_config *config, struct engine_vm **re
 	return 0;
 fail:
 	soft_destroy(vm);
+	if (err)
+		snprintf(err->text, sizeof(err->text), "%s", strerror(-ret));
 	return ret;
+}
+
+static void soft_set_trace(struct engine_vm *vm, engine_trace_fn fn, void *arg)
+{
+	engine_trace_set(&vm->trace, fn, arg);
 }
 
 static struct mmu_vm *soft_mmu(struct engine_vm *vm)
 {
 	return vm->mmu;
+}
+
+static const char *soft_error(struct engine_vm *vm)
+{
+	return "";
 }
 
 static struct engine_vcpu *soft_vcpu(struct engine_vm *vm, unsigned index)
@@ -209,19 +241,25 @@ static bool soft_vcpu_runnable(struct engine_vcpu *v)
 		config->host->irq_pending(config->host_priv, v->id) >= 0);
 }
 
-static void soft_vcpu_reset(struct engine_vcpu *v)
+static int soft_vcpu_reset(struct engine_vcpu *v)
 {
 	vcpu_power_on(v);
+	return 0;
 }
 
-static void soft_vcpu_get_state(struct engine_vcpu *v, struct cpu_state *ret_state)
+static int soft_vcpu_get_state(struct engine_vcpu *v, struct cpu_state *ret_state)
 {
 	*ret_state = *cpu_state(v->cpu);
+	ret_state->nmi_pending =
+		(uint8_t)MIN(v->nmi_pending + __atomic_load_n(&v->nmis, __ATOMIC_SEQ_CST), 2u);
+	return 0;
 }
 
 static int soft_vcpu_set_state(struct engine_vcpu *v, const struct cpu_state *state)
 {
 	*cpu_state(v->cpu) = *state;
+	v->nmi_pending = MIN(state->nmi_pending, 2u);
+	__atomic_store_n(&v->nmis, 0, __ATOMIC_SEQ_CST);
 	soft_set_controls(v);
 	cpu_state_changed(v->cpu);
 	cpu_tlb_flush_all(v->cpu);
@@ -229,22 +267,36 @@ static int soft_vcpu_set_state(struct engine_vcpu *v, const struct cpu_state *st
 	return 0;
 }
 
+static unsigned soft_vcpu_cpuid(const struct engine_vcpu *v,
+				struct cpu_cpuid ret_leaves[ENGINE_CPUID_MAX])
+{
+	return engine_cpu_model_cpuid(v->vm->config.model, v->id, ret_leaves);
+}
+
 static uint64_t soft_vcpu_icount(struct engine_vcpu *v)
 {
 	return cpu_icount(v->cpu);
 }
 
-static void soft_vcpu_set_tsc(struct engine_vcpu *v, uint64_t tsc)
+static int soft_vcpu_set_tsc(struct engine_vcpu *v, uint64_t tsc)
 {
 	bool counts = v->vm->config.clock == ENGINE_CLOCK_INSTRUCTIONS;
 
 	cpu_controls(v->cpu)->tsc_offset =
 		tsc + cpu_state(v->cpu)->tsc_adjust - (counts ? cpu_icount(v->cpu) : __rdtsc());
+	return 0;
 }
 
-static uint64_t soft_vcpu_get_tsc(struct engine_vcpu *v)
+static int soft_vcpu_get_tsc(struct engine_vcpu *v, uint64_t *ret_tsc)
 {
-	return cpu_tsc(v->cpu);
+	*ret_tsc = cpu_tsc(v->cpu);
+	return 0;
+}
+
+static int soft_vcpu_mmu_regs(struct engine_vcpu *v, struct mmu_regs *ret_regs)
+{
+	soft_mmu_regs(v, ret_regs);
+	return 0;
 }
 
 static void soft_vcpu_stats(struct engine_vcpu *v, struct engine_vcpu_stats *ret_stats)
@@ -294,19 +346,8 @@ static unsigned soft_vcpu_history(struct engine_vcpu *v, uint64_t *rip, unsigned
 
 static unsigned soft_vcpu_peek(struct engine_vcpu *v, gva_t gva, void *data, unsigned len)
 {
-	unsigned done = 0;
-
 	soft_sync_mmu(v);
-	while (done < len) {
-		unsigned n = MIN(len - done, (unsigned)(PAGE_SIZE - ((gva + done) & ~PAGE_MASK)));
-		struct mmu_walk_result walk;
-
-		if (mmu_gva_to_gpa(v->mmu, gva + done, MMU_ACC_PEEK, &walk) ||
-		    slot_read(v->vm->mmu, walk.gpa, (char *)data + done, n) < 0)
-			break;
-		done += n;
-	}
-	return done;
+	return engine_peek(v->mmu, gva, data, len);
 }
 
 static unsigned soft_vcpu_disassemble(struct engine_vcpu *v, const uint8_t *bytes, unsigned len,
@@ -321,6 +362,7 @@ const struct engine_ops engine_soft = {
 	.create = soft_create,
 	.destroy = soft_destroy,
 	.mmu = soft_mmu,
+	.error = soft_error,
 	.set_policy = soft_set_policy,
 	.set_trace = soft_set_trace,
 	.vcpu = soft_vcpu,
@@ -334,13 +376,14 @@ const struct engine_ops engine_soft = {
 	.vcpu_reset = soft_vcpu_reset,
 	.vcpu_get_state = soft_vcpu_get_state,
 	.vcpu_set_state = soft_vcpu_set_state,
+	.vcpu_cpuid = soft_vcpu_cpuid,
 	.vcpu_icount = soft_vcpu_icount,
 	.vcpu_set_tsc = soft_vcpu_set_tsc,
 	.vcpu_get_tsc = soft_vcpu_get_tsc,
 	.vcpu_stats = soft_vcpu_stats,
 	.vcpu_mmu_stats = soft_vcpu_mmu_stats,
 	.vcpu_mmu = soft_vcpu_mmu,
-	.vcpu_mmu_regs = soft_mmu_regs,
+	.vcpu_mmu_regs = soft_vcpu_mmu_regs,
 	.vcpu_set_debug = soft_vcpu_set_debug,
 	.vcpu_debug_hit = soft_vcpu_debug_hit,
 	.vcpu_error = soft_vcpu_error,

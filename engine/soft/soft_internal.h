@@ -6,6 +6,8 @@
 #include <pthread.h>
 
 #include "engine/engine.h"
+#include "engine/engine_internal.h"
+#include "engine/guest_mem.h"
 
 /* vcpu.requests */
 #define SOFT_REQ_FLUSH_ALL    BIT(0)
@@ -57,7 +59,7 @@ struct engine_vcpu {
 
 	struct mmu_root root;
 	bool root_valid;
-	uint64_t mmu_cr3; /* the one that the MMU was told of, inside soft_emulate() */
+	struct guest_mem mem;
 
 	/* The last two faults that the MMU said to try again, see retry() in exit.c. */
 	struct {
@@ -77,11 +79,7 @@ struct engine_vm {
 	struct mmu_vm *mmu;
 	unsigned count;
 	struct engine_vcpu *vcpus;
-	/* An exit reads the pair under the lock, and takes that only when @tracing says so. */
-	bool tracing; /* atomic */
-	pthread_rwlock_t trace_lock;
-	engine_trace_fn trace;
-	void *trace_arg;
+	struct engine_trace trace;
 };
 
 /* run.c */
@@ -105,8 +103,6 @@ enum soft_next soft_handle_exit(struct engine_vcpu *v, const struct cpu_exit *ex
 void soft_mmu_regs(struct engine_vcpu *v, struct mmu_regs *ret_regs);
 /* Tell it; cheap when nothing changed. */
 void soft_sync_mmu(struct engine_vcpu *v);
-/* MMU_ACC_* of an access by the processor (CPU_ACCESS_*) in its state of now. */
-uint32_t soft_mmu_access(const struct engine_vcpu *v, unsigned access);
 /* Set the processor's controls for the machine's policy. */
 void soft_set_controls(struct engine_vcpu *v);
 void soft_new_cr3(struct engine_vcpu *v);
@@ -114,10 +110,10 @@ enum soft_next soft_fail(struct engine_vcpu *v, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 
 /* emulate.c */
+void soft_emulate_init(struct engine_vcpu *v);
 enum soft_next soft_emulate(struct engine_vcpu *v);
 
 /* trace.c: tell of the exit. */
 void soft_trace_exit(struct engine_vcpu *v, const struct cpu_exit *e);
-void soft_set_trace(struct engine_vm *vm, engine_trace_fn fn, void *arg);
 
 #endif

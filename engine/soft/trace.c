@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Exits as a stream: what set_trace()'s function is told. */
+/* What set_trace()'s function is told of an exit. */
 #include "engine/soft/soft_internal.h"
 
 /* As the exit qualification of an EPT violation (SDM volume 3, "Basic VM-Exit Information"). */
@@ -68,7 +68,6 @@ static void describe(const struct cpu_exit *e, struct engine_trace_event *t)
 
 void soft_trace_exit(struct engine_vcpu *v, const struct cpu_exit *e)
 {
-	struct engine_vm *vm = v->vm;
 	struct engine_trace_event t = {
 		.vcpu = v->id,
 		.reason = cpu_exit_name(e->reason),
@@ -77,17 +76,5 @@ void soft_trace_exit(struct engine_vcpu *v, const struct cpu_exit *e)
 	};
 
 	describe(e, &t);
-	pthread_rwlock_rdlock(&vm->trace_lock);
-	if (vm->trace)
-		vm->trace(vm->trace_arg, &t);
-	pthread_rwlock_unlock(&vm->trace_lock);
-}
-
-void soft_set_trace(struct engine_vm *vm, engine_trace_fn fn, void *arg)
-{
-	pthread_rwlock_wrlock(&vm->trace_lock);
-	vm->trace = fn;
-	vm->trace_arg = arg;
-	__atomic_store_n(&vm->tracing, fn != NULL, __ATOMIC_RELAXED);
-	pthread_rwlock_unlock(&vm->trace_lock);
+	engine_trace_tell(&v->vm->trace, &t);
 }

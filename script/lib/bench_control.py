@@ -246,8 +246,8 @@ def bench_memory(build):
     return result
 
 
-def first_byte(command, env=None):
-    """Milliseconds until it writes the payload's first byte to stdout."""
+def first_byte(command, env=None, hello=HELLO):
+    """Milliseconds until it writes the payload's first byte to stdout, with which @hello begins."""
     begin = time.monotonic()
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env,
                           bufsize=0) as process:
@@ -256,9 +256,9 @@ def first_byte(command, env=None):
         text, more = b"", first
         while more:
             text += more
-            more = process.stdout.read(len(HELLO) - len(text))
+            more = process.stdout.read(len(hello) - len(text))
         process.terminate()
-    if text != HELLO:
+    if text != hello:
         raise SystemExit(f"{command[0]} wrote {text!r} first")
     return took * 1e3
 

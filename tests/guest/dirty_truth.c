@@ -11,7 +11,11 @@
 #define ALIAS KIT_WINDOW(1)
 #define TREE  KIT_WINDOW(2)
 
+#define HOT_WRITES	6000
+#define HOT_WRITES_SLOW 320 /* where a kernel's emulator carries out each */
+
 static struct truth *truth;
+static unsigned hot_writes;
 static uint8_t *cold, *hot, *code;
 static uint64_t *space[SPACES];
 static uint64_t *pd[TABLES], *pt[TABLES];
@@ -56,7 +60,7 @@ static void write_all(unsigned cpu, uint32_t round)
 /* Again and again, while the clients clear. */
 static void write_hot(unsigned cpu, uint32_t round)
 {
-	for (unsigned k = 0; k < 6000; k++) {
+	for (unsigned k = 0; k < hot_writes; k++) {
 		uint64_t *page = (uint64_t *)(hot + kit_random(&seeds[cpu]) % HOT * PAGE);
 
 		stamp(page, round);
@@ -177,6 +181,7 @@ static void work(unsigned cpu)
 
 int payload(const char *cmdline)
 {
+	hot_writes = *cmdline == 's' ? HOT_WRITES_SLOW : HOT_WRITES;
 	truth = kit_pages((sizeof(*truth) + PAGE - 1) / PAGE);
 	cold = kit_pages(TRUTH_COLD);
 	hot = kit_pages(HOT);

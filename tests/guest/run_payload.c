@@ -23,6 +23,7 @@ struct outside {
 	struct dirty_client *log;
 	uint8_t *memory; /* of the slot that comes and goes */
 	uint64_t taken;
+	struct json_object *phases; /* counters at the end of each, or NULL */
 };
 
 static void must(int ret, const char *what)
@@ -50,6 +51,17 @@ static void slot_come(struct harness *h, struct outside *o, uint64_t gfn)
 	must(slot_add(h->mmu, &desc), "slot_add");
 }
 
+static void phase_end(struct harness *h, struct outside *o, uint32_t phase)
+{
+	struct json_object *stats = json_object_new_object();
+
+	if (!o->phases)
+		o->phases = json_object_new_array();
+	if (!stats || !o->phases || vm_stats_add(h->vm, stats))
+		die("no counters");
+	json_object_array_put_idx(o->phases, phase, stats);
+}
+
 static void command(struct harness *h, uint32_t command, uint32_t argument)
 {
 	struct outside *o = h->priv;
@@ -65,6 +77,7 @@ static void command(struct harness *h, uint32_t command, uint32_t argument)
 		o->log = NULL;
 		break;
 	case KIT_SLOT_ADD: slot_come(h, o, argument); break;
+	case KIT_PHASE: phase_end(h, o, argument % 64); break;
 	case KIT_SLOT_DELETE: must(slot_delete(h->mmu, SLOT), "slot_delete"); break;
 	}
 }
@@ -77,6 +90,8 @@ static void write_stats(struct harness *h, const char *file, const struct outsid
 	const char *text;
 
 	json_object_object_add(stats, "log_taken", json_object_new_uint64(o->taken));
+	if (o->phases)
+		json_object_object_add(stats, "phases", json_object_get(o->phases));
 	text = json_object_to_json_string_ext(stats, JSON_C_TO_STRING_PRETTY);
 	must(fd_write_file_atomic(AT_FDCWD, file, text, strlen(text), 0644), file);
 	json_object_put(stats);
@@ -98,6 +113,7 @@ int main(int argc, char **argv)
 		write_stats(&h, argv[2], &o);
 	dirty_client_destroy(o.log);
 	harness_destroy(&h);
+	json_object_put(o.phases);
 	free(o.memory);
 	return status;
 }

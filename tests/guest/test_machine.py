@@ -19,7 +19,7 @@ class Shell:
     def __init__(self, vmctl, guest, name, *options):
         self.vmctl, self.name = vmctl, name
         kernel, initrd = guest
-        done = vmctl.call("create", "--name", name, "--kernel", kernel, "--initrd", initrd, "--cmdline",
+        done = vmctl.call("create", "--engine", "soft", "--name", name, "--kernel", kernel, "--initrd", initrd, "--cmdline",
                           CMDLINE + " umbra.run=sh", *options)
         assert done.returncode == 0, done.stderr
         assert vmctl.call("start", name).returncode == 0
@@ -79,7 +79,7 @@ def test_end(vmctl, cloud, how, status):
 
 def test_reboot_restarts(vmctl, cloud):
     kernel, initrd = cloud
-    vmctl.call("create", "--name", "again", "--kernel", kernel, "--initrd", initrd, "--on-reset", "restart",
+    vmctl.call("create", "--engine", "soft", "--name", "again", "--kernel", kernel, "--initrd", initrd, "--on-reset", "restart",
                "--cmdline", f'{CMDLINE} umbra.run="reboot -f"')
     assert vmctl.call("start", "again").returncode == 0
     end = time.monotonic() + 120

@@ -63,25 +63,10 @@ tick:
 	decl tenth
 	jnz 1f
 	movl $10, tenth
-	call write_count
+	mov count, %eax
+	call write_hex
 1:	popa
 	iret
-
-/* Eight hexadecimal digits. */
-write_count:
-	mov count, %ebx
-	mov $8, %ecx
-1:	rol $4, %ebx
-	mov %bl, %al
-	and $15, %al
-	cmp $10, %al
-	jb 2f
-	add $39, %al
-2:	add $48, %al
-	call put
-	loop 1b
-	mov $10, %al
-	jmp put
 
 	.data
 	.align 8

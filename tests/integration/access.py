@@ -7,7 +7,7 @@ import socket
 import ssl
 import subprocess
 
-from conftest import VMCTL, Client, PATIENCE
+from conftest import HANG, VMCTL, Client
 
 CONFIG = """
 [ca]
@@ -38,7 +38,7 @@ keyUsage = critical,keyCertSign,cRLSign
 
 
 def openssl(*args):
-    subprocess.run(["openssl", *args], check=True, capture_output=True, timeout=60 * PATIENCE)
+    subprocess.run(["openssl", *args], check=True, capture_output=True, timeout=HANG)
 
 
 class Authority:
@@ -86,7 +86,7 @@ class TlsClient(Client):
         context = ssl.create_default_context(cafile=ca)
         if cert:
             context.load_cert_chain(cert, key)
-        raw = socket.create_connection(("127.0.0.1", port), 20 * PATIENCE)
+        raw = socket.create_connection(("127.0.0.1", port), HANG)
         try:
             self.start(context.wrap_socket(raw, server_hostname="localhost"))
         except BaseException:
@@ -130,7 +130,7 @@ class OtherUsersClient(Client):
         ours.close()
         assert os.waitpid(pid, 0)[1] == 0, "the other user cannot connect"
         self.sock = socket.socket(fileno=fds[0])
-        self.sock.settimeout(20 * PATIENCE)
+        self.sock.settimeout(HANG)
         self.text, self.fds, self.events, self.last_id = b"", [], [], 0
 
 
@@ -171,7 +171,7 @@ class Guarded:
 
     def token(self, name, level):
         r = subprocess.run([VMCTL, "token", "new", name, "--level", level, "--file", self.tokens],
-                           env=self.host.env, capture_output=True, timeout=30 * PATIENCE)
+                           env=self.host.env, capture_output=True, timeout=HANG)
         assert r.returncode == 0, r.stderr
         return r.stdout.decode().split()[-1]
 

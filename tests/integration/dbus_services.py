@@ -5,7 +5,8 @@ usage: dbus_services.py ADDRESS polkit ACTION...    allow these actions to every
        dbus_services.py ADDRESS machined FILE       write a line a call there
        dbus_services.py ADDRESS caller UID GID      be that user; make the calls that come on stdin,
                                                     each a JSON array [path, interface, member, types,
-                                                    options], and write each one's error, or "ok"
+                                                    options], and write each one's error, or "ok"; options
+                                                    that are a list: the arguments themselves
 """
 import json
 import os
@@ -53,6 +54,8 @@ EXAMPLES = {"s": "x", "x": 7, "t": 4096, "b": False, "d": 0.5, "as": dbus.Array(
 
 def call(bus, path, iface, member, types, options):
     args = [dbus.Dictionary(options, "sv") if t == "a{sv}" else EXAMPLES[t] for t in types]
+    if isinstance(options, list):
+        args = options
     try:
         bus.call_blocking("org.umbra.Vmm1", path, iface, member, "".join(types), args)
     except dbus.exceptions.DBusException as e:
@@ -79,6 +82,7 @@ def main():
         be_caller(address, *args)
         return
     bus = dbus.bus.BusConnection(address, mainloop=dbus.mainloop.glib.DBusGMainLoop())
+    bus.set_exit_on_disconnect(True)
     name, service = KINDS[kind]
     service(bus, *args)
     assert bus.request_name(name) == dbus.bus.REQUEST_NAME_REPLY_PRIMARY_OWNER

@@ -35,13 +35,16 @@ class Manager(dbus.service.Object):
         loop.quit()
 
     def begin(self, *_):
-        sys.stdin.readline()
-        self.PrepareForShutdown(True)
+        if sys.stdin.readline():
+            self.PrepareForShutdown(True)
+        else:
+            loop.quit()  # whoever started us is gone
         return False
 
 
 bus = dbus.bus.BusConnection(sys.argv[1])
+bus.set_exit_on_disconnect(True)
 manager = Manager(dbus.service.BusName(NAME, bus), "/org/freedesktop/login1")
-GLib.io_add_watch(sys.stdin, GLib.IO_IN, manager.begin)
+GLib.io_add_watch(sys.stdin, GLib.IO_IN | GLib.IO_HUP, manager.begin)
 print("here", flush=True)
 loop.run()

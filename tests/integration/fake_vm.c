@@ -55,6 +55,10 @@ static const char *word(const struct fake *f, const char *key)
 
 static void ended(struct fake *f)
 {
+	if (f->guest_started) {
+		console_unblock(f->console);
+		pthread_join(f->guest, NULL);
+	}
 	f->report.state = VM_ENDED;
 	if (f->report.reason == VM_REASON_CRASH) {
 		struct json_object *regs = json_object_new_object(),

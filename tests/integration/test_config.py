@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from conftest import UMBRAD, wait_until
+from conftest import HANG, UMBRAD, wait_until
 
 
 @pytest.fixture(name="conf")
@@ -25,7 +25,7 @@ def fixture_conf(host):
 
 
 def umbrad(host, *args):
-    return subprocess.run([UMBRAD, *args], env=host.env, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run([UMBRAD, *args], env=host.env, capture_output=True, text=True, timeout=HANG, check=False)
 
 
 def log(host):
@@ -123,4 +123,4 @@ def test_passed_sockets(host, conf):
             assert 'a passed socket is of no use: "mail"' in f.read()
     finally:
         daemon.terminate()
-        daemon.wait(60)
+        daemon.wait(HANG)

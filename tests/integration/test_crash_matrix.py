@@ -13,12 +13,13 @@ import subprocess
 import time
 
 import pytest
-from conftest import (FAKE_VM, PATIENCE, UMBRA_VM, UMBRAD, Client, Host, alive, complaints, machine_processes, payload,
+from conftest import (FAKE_VM, HANG, UMBRA_VM, UMBRAD, Client, Host, alive, complaints, machine_processes, payload,
                       wait_until)
 
 LONG = os.environ.get("UMBRA_TEST_LONG") == "1"
 SHORT_POINTS = 32
 BYSTANDERS = 8
+OVERS = 200  # looks at a scenario that is over, until it is clear that the point does not come
 
 
 class Umbrad:
@@ -35,7 +36,7 @@ class Umbrad:
 
     def end(self, sig=signal.SIGKILL):
         self.process.send_signal(sig)
-        self.process.wait(20 * PATIENCE)
+        self.process.wait(HANG)
 
 
 class Peer(Client):
@@ -64,6 +65,8 @@ class Matrix:
         os.chmod(self.host.env["UMBRA_VM"], 0o755)
         self.umbrad = Umbrad(self.host)
         client = Peer(self.host.socket)
+        self.told, self.known = client.ok("events.subscribe")["last"], {}
+        client.ok("events.unsubscribe")
         for i in range(BYSTANDERS):
             client.ok("machine.create", definition={"name": f"w{i}", "kernel": payload("ticker"), "memory": "2M"})
             client.ok("machine.start", name=f"w{i}")
@@ -97,6 +100,25 @@ class Matrix:
             # A console log is bounded: its start may be gone, never its middle.
             counts = [int(line, 16) for line in lines[1:-1]]
             assert counts == list(range(10, 10 * len(counts) + 1, 10))
+
+    def knows_all(self, client):
+        """Who heard all events, of every umbrad, knows what there is. They are replayed without a gap."""
+        answer = client.ok("events.subscribe", since=self.told)
+        client.ok("system.version")
+        client.ok("events.unsubscribe")
+        assert not answer["lost"]
+        for e in client.events:
+            assert e["seq"] == self.told + 1
+            self.told = e["seq"]
+            if e["type"] == "deleted":
+                del self.known[e["machine"]]
+            elif e["type"] == "created":
+                assert e["machine"] not in self.known
+                self.known[e["machine"]] = "stopped"
+            elif e["type"] == "state":
+                self.known[e["machine"]] = e["state"]
+        client.events.clear()
+        return self.known == {name: m["state"] for name, m in self.machines(client).items()}
 
     def check_disk(self, machines):
         host = self.host
@@ -144,8 +166,8 @@ class Matrix:
     def check(self, client, scenario):
         """Nothing is lost, doubled or orphaned, and nothing half-written."""
         if scenario.freeze:
-            wait_until(lambda: scenario.freeze(client), 30)
-        wait_until(lambda: self.settled(client, scenario) is not None, 30)
+            wait_until(lambda: scenario.freeze(client))
+        wait_until(lambda: self.settled(client, scenario) is not None)
         machines = self.machines(client)
         assert set(machines) - {"victim"} == set(self.pids)
         if "victim" not in machines:
@@ -154,6 +176,7 @@ class Matrix:
             assert machines["victim"]["state"] in scenario.ends
             assert machines["victim"]["definition"]["kernel"] == self.host.kernel
         self.check_bystanders(machines)
+        wait_until(lambda: self.knows_all(client))
         self.check_disk(machines)
         self.check_groups(machines)
 
@@ -200,7 +223,7 @@ class Matrix:
             os.unlink(log)
         self.play(scenario, UMBRA_FAULT_LOG=log)
         client = Peer(self.host.socket)
-        wait_until(lambda: scenario.over(client), 30)
+        wait_until(lambda: scenario.over(client))
         client.close()
         self.umbrad.end()
         with open(log) as f:
@@ -208,11 +231,30 @@ class Matrix:
         self.recover(scenario)
         return [f"{p}:{passed[:i + 1].count(p)}" for i, p in enumerate(passed)]
 
+    def dies(self, scenario):
+        """Whether it has; or the scenario is over, and there is nothing more to come that could kill it."""
+        if self.umbrad.process.poll() is not None:
+            return True
+        try:
+            client = Peer(self.host.socket)
+            over = scenario.over(client)
+            client.close()
+        except (OSError, AssertionError):
+            return False
+        self.overs += bool(over)
+        return self.overs > OVERS
+
     def kill_at(self, scenario, point):
+        """Whether it died there: how often a point is passed depends a little on who is how quick."""
         self.play(scenario, UMBRA_FAULT=point)
-        self.umbrad.process.wait(30 * PATIENCE)
+        self.overs = 0
+        wait_until(lambda: self.dies(scenario))
+        died = self.umbrad.process.poll() is not None
+        if not died:
+            self.umbrad.end()
         assert self.umbrad.process.returncode == -signal.SIGKILL
         self.recover(scenario)
+        return died
 
     def finish(self):
         if self.umbrad.process.poll() is None:
@@ -340,9 +382,11 @@ def test_crash_matrix(matrix, capsys):
     passed = {p.split(":")[0] for _, p in all_points}
     assert passed == set(known)  # a point that nothing passes would prove nothing
     points = all_points if LONG else all_points[::max(1, len(all_points) // SHORT_POINTS)]
+    missed = []
     for scenario, point in points:
         try:
-            matrix.kill_at(scenario, point)
+            if not matrix.kill_at(scenario, point):
+                missed.append(f"{scenario.name} {point}")
         except AssertionError as e:
             raise AssertionError(f"killed at {point} in \"{scenario.name}\"") from e
     matrix.check_clocks()
@@ -350,7 +394,8 @@ def test_crash_matrix(matrix, capsys):
         print()
         for s in SCENARIOS:
             print(f"{s.name:32} {sum(x is s for x, _ in points):4} of {sum(x is s for x, _ in all_points)} points")
-    assert len(points) >= (200 if LONG else 24)
+    assert len(points) - len(missed) >= (200 if LONG else 24)
+    assert len(missed) <= len(points) / 10, missed
     with capsys.disabled():
-        print(f"\ncrash matrix: {len(points)} kill points run of {len(all_points)} in {len(SCENARIOS)} scenarios, "
-              f"{BYSTANDERS} machines running, {time.monotonic() - begin:.0f} s")
+        print(f"\ncrash matrix: {len(points) - len(missed)} kill points run of {len(all_points)} in "
+              f"{len(SCENARIOS)} scenarios, {BYSTANDERS} machines running, {time.monotonic() - begin:.0f} s")

@@ -7,7 +7,7 @@ import struct
 import zlib
 
 import pytest
-from conftest import payload, wait_until
+from conftest import HANG, payload, wait_until
 
 LOOP = range(0x1000, 0x1800)  # what the guest writes after "l"
 
@@ -21,8 +21,12 @@ class Guest:
 
     def __init__(self, host, policy, *options):
         self.host = host
+        machine = {"kvm": ["--engine", "kvm"], "rings": ["--engine", "kvm", "--dirty-ring", "16384"]}
+        self.tells_vcpus = policy != "kvm"
+        # A KVM that emulates overruns its rings when much is written: then all counts as dirty.
+        self.exact = policy != "rings"
         self.console = host.spawn("run", "--name", "a", "--kernel", payload("scribble"), "--memory", "64",
-                                  "--mmu", policy, "--timeout", "600", *options)
+                                  *machine.get(policy, ["--mmu", policy]), "--timeout", "600", *options)
         assert self.console.stdout.readline() == b"ready\r\n"
 
     def type(self, text):
@@ -50,14 +54,16 @@ class Guest:
     def end(self):
         self.console.stdin.write(b"xq")  # the first ends a loop
         self.console.stdin.close()
-        assert self.console.wait(60) == 0
+        assert self.console.wait(HANG) == 0
 
 
-@pytest.fixture(params=["tdp protect", "tdp pml", "shadow protect"])
-def guest(request, real):
+@pytest.fixture(params=["tdp protect", "tdp pml", "shadow protect", "kvm kernel", "rings kernel"])
+def guest(request):
     policy, notice = request.param.split()
-    g = Guest(real, policy)
-    assert g.dirty("start", "--notice", notice)["notice"] == notice
+    if notice == "kernel" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        pytest.skip("/dev/kvm cannot be opened")
+    g = Guest(request.getfixturevalue("real_kvm" if notice == "kernel" else "real"), policy)
+    assert g.dirty("start", "--notice", "keep" if notice == "kernel" else notice)["notice"] == notice
     yield g
     g.end()
 
@@ -115,7 +121,7 @@ def test_rate(guest):
     rate = client.ok("dirty.rate", name="a")
     assert rate["pages"] >= len(LOOP) and rate["pages_per_second"] > 0
     assert abs(rate["mib_per_second"] * 256 - rate["pages_per_second"]) < 1
-    assert len(rate["vcpus"]) == 1 and rate["vcpus"][0] >= len(LOOP)
+    assert len(rate["vcpus"]) == 1 and (rate["vcpus"][0] >= len(LOOP) or not guest.tells_vcpus)
     text = guest.host.vmctl("dirty", "rate", "a", "--interval", "0.1").stdout.decode()
     assert "pages/s" in text and "MiB/s" in text
     assert [c["client"] for c in guest.dirty("list")["clients"]] == ["api"]  # its own is gone
@@ -168,7 +174,7 @@ def test_heat(guest):
     assert all(len(row) == 64 for row in picture)
     for row in 4, 5:
         assert "." not in picture[row]
-    assert set(picture[15]) == {"."}
+    assert set(picture[15]) == {"."} or not guest.exact
     assert "64 KiB" in lines[16]
     # 16384 pages, a bucket each: 128 a row of 4 by 4 pixels.
     with open(png, "rb") as f:
@@ -176,11 +182,12 @@ def test_heat(guest):
     assert (width, len(rows)) == (512, 512)
     for page in LOOP[0], LOOP[-1]:
         assert sum(rows[page // 128 * 4 + 1][page % 128 * 4 + 1]) > 0
-    assert rows[511][511] == (0, 0, 0)
+    assert rows[511][511] == (0, 0, 0) or not guest.exact
     guest.all_of_the_loop()
     counts = guest.dirty("heat", "--client", "api", "--rounds", "1", "--interval", "0",
                          "--buckets", "16")["counts"]
-    assert len(counts) == 16 and counts[4] + counts[5] >= len(LOOP) and counts[15] == 0
+    assert len(counts) == 16 and counts[4] + counts[5] >= len(LOOP)
+    assert counts[15] == 0 or not guest.exact
 
 
 def test_ring_lets_the_guest_wait(real):
@@ -232,3 +239,16 @@ def test_refusals(real):
     assert len(client.ok("dirty.heat", **start, buckets=65536)["counts"]) == 65536
     g.end()
     assert client.error("dirty.start", name="a")["data"]["kind"] in ("not-found", "invalid-state")
+
+
+def test_kernel_refuses(real_kvm):
+    """What the kernel's log cannot do is refused with the reason."""
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        pytest.skip("/dev/kvm cannot be opened")
+    g = Guest(real_kvm, "kvm")
+    done = real_kvm.vmctl("dirty", "start", "a", "--notice", "pml")
+    assert done.returncode and b"it is the kernel that notices" in done.stderr
+    done = real_kvm.vmctl("dirty", "start", "a", "--ring", "1024")
+    assert done.returncode and b"does not say which vCPU wrote" in done.stderr
+    assert not g.dirty("list")["clients"]
+    g.end()

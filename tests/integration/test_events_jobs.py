@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Events and jobs over JSON-RPC: what is told to whom, long calls, cancelling, a new umbrad."""
 import json
+import os
 import signal
 
 import pytest
 
-from conftest import wait_until
+from conftest import alive, wait_until
 
 
 def of_type(client, *types):
@@ -142,20 +143,105 @@ def test_events_by_kind(host):
     assert error["data"]["details"]["field"] == "types" and '"created"' in error["message"]
 
 
-def test_numbers_grow_over_umbrads(host):
+def told(client, **params):
+    """What is replayed."""
+    answer = client.ok("events.subscribe", **params)
+    client.ok("system.version")
+    events, client.events = client.events, []
+    return answer, events
+
+
+def test_replay_over_umbrads(host):
+    """Events outlive the umbrad that told them, and what happened while there was none is told."""
     c = host.client()
     host.define("a", "fake=echo")
-    last = c.ok("events.subscribe")["last"]
+    host.define("b", "fake=echo")
+    first = c.ok("events.subscribe")["last"]
     job = c.ok("machine.start", name="a", wait=False)["id"]
     c.ok("job.wait", id=job)
+    pid = c.ok("machine.start", name="b")["pid"]
+    c.ok("machine.wait", name="b", wait=False)
+    c.ok("system.version")
+    heard, last = c.events, c.events[-1]["seq"]
     host.kill_umbrad(signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not alive(pid))
     host.vmctl("list")
     d = host.client()
-    again = d.ok("events.subscribe", since=last)
-    assert again["lost"] is True and again["last"] > last
+    wait_until(lambda: {d.ok("machine.show", name=n)["state"] for n in "ab"} == {"running", "stopped"})
+    again, events = told(d, since=first)
+    assert again["lost"] is False
+    assert [e for e in events if e["seq"] <= last] == heard
+    missed = [e for e in events if e["seq"] > last]
+    assert [e["seq"] for e in events] == list(range(first + 1, first + 1 + len(events))), "without a gap"
+    assert [(e["state"], e["reason"]) for e in missed if e["type"] == "state" and e["machine"] == "b"] == [
+        ("stopped", "engine-error")]
+    assert [e["state"] for e in missed if e["type"] == "state" and e["machine"] == "a"] == ["running"]
+    assert [(e["method"], e["state"]) for e in missed if e["type"] == "job"] == [("machine.wait", "lost")]
     d.ok("machine.stop", name="a", force=True)
     jobs = d.ok("job.list")["jobs"]
     assert jobs and all(j["id"] > job for j in jobs)
+    # And over an umbrad that ended in peace.
+    host.kill_umbrad(signal.SIGTERM)
+    host.vmctl("list")
+    assert told(host.client(), since=first)[1][: len(events)] == events
+
+
+def test_what_was_done_and_not_told(host):
+    """umbrad dies between doing and telling."""
+    host.define("a")
+    host.define("b")
+    for point, call, expected in (
+            ("definition-done:1", ("machine.create", {"definition": {"name": "c", "kernel": host.kernel}}),
+             ("created", "c")),
+            ("forget-done:1", ("machine.delete", {"name": "a"}), ("deleted", "a")),
+            ("forget-done:1", ("machine.delete", {"name": "b"}), ("deleted", "b")),
+            ("definition-done:1", ("machine.create", {"definition": {"name": "a", "kernel": host.kernel}}),
+             ("created", "a"))):
+        host.kill_umbrad()
+        host.env["UMBRA_FAULT"] = point
+        pid = host.pid()
+        c = host.client()
+        last = c.ok("events.subscribe")["last"]
+        with pytest.raises((AssertionError, OSError)):
+            c.ok(call[0], **call[1])
+        wait_until(lambda p=pid: not alive(p))
+        del host.env["UMBRA_FAULT"]
+        host.vmctl("list")
+        answer, events = told(host.client(), since=last, types="created,deleted")
+        assert answer["lost"] is False
+        assert [(e["type"], e["machine"]) for e in events] == [expected]
+
+
+def test_file_of_events(host):
+    """It is bounded; what is no line of ours ends the replay there, and nothing else."""
+    path = os.path.join(host.runtime, "events")
+    c = host.client()
+    host.define("a")
+    first = c.ok("events.subscribe")["last"]
+    with open(path, "rb") as f:
+        good = f.read()
+    assert good.count(b"\n") == 1
+    for bad in (b'{"owner": "", "event": {"seq": 5', b"\0" * 5000, b"nonsense\n" * 10, b'{"owner": 5, "event": {}}\n',
+                b'{"owner": "", "event": {"seq": -1, "type": "state"}}\n[' + b"[" * 100000,
+                b'{"owner": "", "event": {"seq": 7, "type": "unheard-of"}}\n'):
+        host.kill_umbrad()
+        with open(path, "wb") as f:
+            f.write(good + bad)
+        host.vmctl("list")
+        d = host.client()
+        answer, events = told(d, since=first - 1)
+        assert [(e["type"], e["seq"]) for e in events] == [("created", first)]
+        assert answer["lost"] is False
+        with open(path, "rb") as f:
+            assert f.read() == good
+    # Numbers that went back, or left some out: what was before is not told as if it were all.
+    host.kill_umbrad()
+    with open(path, "ab") as f:
+        f.write(good.replace(str(first).encode(), str(first + 5).encode()))
+    host.vmctl("list")
+    answer, events = told(host.client(), since=first - 1)
+    assert answer["lost"] is True and [e["seq"] for e in events] == [first + 5]
 
 
 def test_vmctl_events(host):

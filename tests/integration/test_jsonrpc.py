@@ -7,7 +7,7 @@ import subprocess
 import npm
 import pytest
 from access import Authority, Guarded
-from conftest import PATIENCE, wait_until
+from conftest import HANG, wait_until
 
 PARSE, INVALID, NO_METHOD, BAD_PARAMS = -32700, -32600, -32601, -32602
 
@@ -174,7 +174,7 @@ def jayson():
 
 def life(jayson, settings, kernel):
     done = subprocess.run(["node", "life.js", json.dumps(settings), kernel], cwd=jayson, capture_output=True,
-                          timeout=60 * PATIENCE, check=False)
+                          timeout=HANG, check=False)
     assert done.returncode == 0, done.stderr.decode()
     said = json.loads(done.stdout)
     told = said["told"]

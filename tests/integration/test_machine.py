@@ -6,7 +6,7 @@ import signal
 import subprocess
 
 import pytest
-from conftest import UMBRA_VM, alive, payload, wait_until
+from conftest import HANG, UMBRA_VM, alive, payload, wait_until
 
 
 def state(real, name="a"):
@@ -28,13 +28,13 @@ def end(real, name="a"):
 def test_run_forwards_stdin(real, policy, clock):
     p = real.spawn("run", "--kernel", payload("echo"), "--mmu", policy, "--clock", clock, "--timeout", "60")
     assert p.stdout.readline() == b"ready\r\n"
-    out, err = p.communicate(b"some words\nq", timeout=60)
+    out, err = p.communicate(b"some words\nq", timeout=HANG)
     assert (p.returncode, out, err) == (0, b"some words\n", b"")
 
 
 def test_run_output_is_whole(real):
     p = real.spawn("run", "--kernel", payload("echo"), "--timeout", "60")
-    out, _ = p.communicate(b"xxq", timeout=60)
+    out, _ = p.communicate(b"xxq", timeout=HANG)
     assert p.returncode == 0
     assert out == b"ready\r\n" + (b"0123456789abcdef" * 3 + b"0123456789abcd" + b"\r\n") * 2 * 4096
 
@@ -110,10 +110,10 @@ def test_console_of_two(real):
         p.stdin.flush()
         assert any(line.endswith(b"hello\n") for line in p.stdout)
     first.send_signal(signal.SIGTERM)
-    assert first.wait(20) == 128 + 15
+    assert first.wait(HANG) == 128 + 15
     second.stdin.write(b"q")
     second.stdin.flush()
-    assert second.wait(20) == 0
+    assert second.wait(HANG) == 0
     assert real.vmctl("wait", "a").returncode == 0
     assert end(real)["reason"] == "poweroff"
 
@@ -137,7 +137,7 @@ def test_umbrad_is_replaced(real):
     assert alive(pid)
     assert json.loads(real.vmctl("show", "a", "--json").stdout)["pid"] == pid
     p = real.spawn("console", "a")
-    p.communicate(b"q", timeout=60)
+    p.communicate(b"q", timeout=HANG)
     assert p.returncode == 0 and real.vmctl("wait", "a").returncode == 0
 
 
@@ -146,11 +146,6 @@ def test_umbra_vm_dies(real):
     os.kill(json.loads(real.vmctl("show", "a", "--json").stdout)["pid"], signal.SIGKILL)
     assert real.vmctl("wait", "a").returncode == 127
     assert "killed by signal 9" in end(real)["message"]
-
-
-def test_not_built_in(real):
-    r = real.vmctl("run", "--kernel", payload("echo"), "--engine", "kvm")
-    assert r.returncode == 127 and b'engine "kvm" is not built into this version; use "soft"' in r.stderr
 
 
 @pytest.mark.parametrize("stdin", ["file", "null", "pipe"])
@@ -162,8 +157,8 @@ def test_alone_with_a_console(real, stdin):
         json.dump({"kernel": payload("echo" if stdin == "pipe" else "halt"), "timeout": 60}, f)
     with open(out, "wb") as to, open(path if stdin == "file" else os.devnull) as source:
         pipe = subprocess.PIPE if stdin == "pipe" else source
-        p = subprocess.Popen([UMBRA_VM, "--config", path], stdin=pipe, stdout=to, stderr=subprocess.PIPE)
-        _, err = p.communicate(b"abq" if stdin == "pipe" else None, timeout=100)
+        p = subprocess.Popen([UMBRA_VM, "--config", path], env=real.env, stdin=pipe, stdout=to, stderr=subprocess.PIPE)
+        _, err = p.communicate(b"abq" if stdin == "pipe" else None, timeout=HANG)
     with open(out, "rb") as f:
         text = f.read()
     assert b"[warn]" not in err

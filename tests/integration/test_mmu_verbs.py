@@ -9,7 +9,7 @@ import subprocess
 import threading
 
 import pytest
-from conftest import VMCTL, payload, wait_until
+from conftest import HANG, VMCTL, payload, wait_until
 
 VERBS = ["audit", "context", "map", "pages", "policy", "rmap", "roots", "slots", "stat", "trace", "walk"]
 # What each wants beside the machine's name.
@@ -128,7 +128,7 @@ def test_ends_amid_a_watch(spinning):
     assert watch.stdout.readline()
     spinning.vmctl("stop", "-f", "a")
     for p in (watch, trace):
-        _, err = p.communicate(timeout=60)
+        _, err = p.communicate(timeout=HANG)
         assert p.returncode not in (0, -signal.SIGSEGV) and b"vmctl: " in err
 
 
@@ -326,7 +326,7 @@ def test_trace_verb(talking):
     p = talking.spawn("mmu", "trace", "a", "--json", "--reason", "io")
     assert json.loads(p.stdout.readline())["reason"] == "io"
     p.send_signal(signal.SIGINT)
-    p.communicate(timeout=60)
+    p.communicate(timeout=HANG)
     assert p.returncode == 0
     assert talking.client().ok("mmu.trace", name="a")["what"] == "off"
 

@@ -13,7 +13,7 @@ import sys
 import pytest
 
 import npm
-from conftest import PATIENCE, wait_until
+from conftest import HANG, wait_until
 
 BASE = "http://localhost/api/v1"
 JSON = "Content-Type: application/json"
@@ -49,7 +49,7 @@ class Quick(http.client.HTTPConnection):
 
     def connect(self):
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(20 * PATIENCE)
+        self.sock.settimeout(HANG)
         self.sock.connect(self.path)
 
     def __call__(self, method, path, body=None):
@@ -84,7 +84,7 @@ class Rest:
 
     def __call__(self, method, path, body=None, headers=()):
         args, text = self.args(method, path, body, headers)
-        done = subprocess.run(args, input=text, capture_output=True, timeout=60 * PATIENCE, check=False)
+        done = subprocess.run(args, input=text, capture_output=True, timeout=HANG, check=False)
         assert done.returncode == 0, done.stderr
         head, rest = done.stdout.split(b"\r\n\r\n", 1)
         while head.startswith(b"HTTP/1.1 100"):
@@ -99,7 +99,7 @@ class Rest:
     def raw(self, data):
         """What comes for bytes that no client would send, to the end of the connection."""
         with socket.socket(socket.AF_UNIX) as s:
-            s.settimeout(20 * PATIENCE)
+            s.settimeout(HANG)
             s.connect(self.socket)
             s.sendall(data)
             s.shutdown(socket.SHUT_WR)
@@ -512,7 +512,7 @@ def test_reader_that_does_not_read_is_let_go(rest):
     stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     stuck.connect(rest.socket)
     stuck.sendall(b"GET /api/v1/events HTTP/1.1\r\nHost: a\r\n\r\n")
-    stuck.settimeout(20 * PATIENCE)
+    stuck.settimeout(HANG)
     assert stuck.recv(16).startswith(b"HTTP/1.1 200")
     good = Stream(rest)
     client = host.client()
@@ -612,7 +612,7 @@ def small(host):
 
 def connect(rest, data=b""):
     s = socket.socket(socket.AF_UNIX)
-    s.settimeout(20 * PATIENCE)
+    s.settimeout(HANG)
     s.connect(rest.socket)
     s.sendall(data)
     return s
@@ -718,8 +718,8 @@ def test_umbrad_ends_with_clients_waiting(rest):
     with subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as waiter:
         wait_until(lambda: jobs_of(rest, "machine.wait"))
         rest.host.kill_umbrad(signal.SIGTERM)
-        assert waiter.wait(60 * PATIENCE) != 0
-    assert stream.curl.wait(60 * PATIENCE) in (0, 18)
+        assert waiter.wait(HANG) != 0
+    assert stream.curl.wait(HANG) in (0, 18)
     # The next umbrad has the machine.
     rest.host.vmctl("list")
     Rest(rest.host).ok("PUT", "/machines/m/stop?wait=true&force=true", 204)

@@ -36,7 +36,7 @@ def probe(*args):
 def define(folder, **more):
     path = os.path.join(folder, "m.json")
     with open(path, "w") as f:
-        json.dump({"kernel": payload("debug_exit"), "timeout": 60, **more}, f)
+        json.dump({"kernel": payload("debug_exit"), "timeout": 60, "engine": "soft", **more}, f)
     return path
 
 
@@ -122,7 +122,7 @@ def status_of(pid, task):
 
 @pytest.mark.parametrize("clock,threads", [("host", 3), ("instructions", 2)])
 def test_seen_from_outside(real, clock, threads):
-    pid = running(real, cpus=2, clock=clock)
+    pid = running(real, cpus=2, clock=clock, engine="soft")
     told = json.loads(real.vmctl("sandbox", "a", "--json").stdout)
     missing = {m["part"] for m in told["missing"]}
     assert told["mode"] == "auto" and told["violations"] == 0 and "last_violation" not in told

@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import UMBRAD, alive, group_tag, payload, wait_until
+from conftest import HANG, UMBRAD, alive, group_tag, payload, wait_until
 
 LIVES = 500 if os.environ.get("UMBRA_TEST_LONG") == "1" else 20
 CONFIG = """[machines]
@@ -209,7 +209,7 @@ def test_autostart_and_shutdown(quick):
     wait_until(lambda: show(c, "late")["state"] == "running")
     assert show(c, "early")["state"] == "stopped"
     # And the reverse, with somebody who starts one meanwhile.
-    r = subprocess.run([UMBRAD, "--shutdown-machines"], env=quick.env, capture_output=True, timeout=60)
+    r = subprocess.run([UMBRAD, "--shutdown-machines"], env=quick.env, capture_output=True, timeout=HANG)
     assert r.returncode == 0, r.stderr
     ended = [until(c, "state", state="stopped")["machine"] for _ in range(3)]
     assert ended[0] == "late" and set(ended[1:]) == {"a", "b"}
@@ -230,7 +230,7 @@ def test_shutdown_of_deaf_machines(quick):
     assert d.error("machine.start", name="b")["data"]["kind"] == "unavailable"
     assert d.answer(call)["result"]["stopped"] == 1
     assert show(c)["state"] == "stopped" and "restart_at" not in show(c)
-    assert subprocess.run([UMBRAD, "--shutdown-machines"], env=quick.env, timeout=60, check=False).returncode == 0
+    assert subprocess.run([UMBRAD, "--shutdown-machines"], env=quick.env, timeout=HANG, check=False).returncode == 0
 
 
 def test_owner_is_kept(host):

@@ -6,13 +6,14 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
 
 import pytest
 
 from access import Authority, Guarded
-from conftest import PATIENCE, VMCTL, alive, payload, wait_until
+from conftest import HANG, VMCTL, alive, payload, wait_until
 
 SSH = """#!/bin/sh
 echo "$*" >>"$SSH_LOG"
@@ -37,7 +38,7 @@ class Terminal:
 
     def read(self):
         """More of the output; False at its end."""
-        ready, _, _ = select.select([self.fd], [], [], 30 * PATIENCE)
+        ready, _, _ = select.select([self.fd], [], [], HANG)
         assert ready, self.text
         try:
             data = os.read(self.fd, 65536)
@@ -180,6 +181,42 @@ def test_bash_completion(host):
     assert complete("vmctl", "run", "--kernel", "kern") == ["kernel"]
 
 
+@pytest.mark.skipif(not shutil.which("zsh"), reason="zsh is not installed")
+def test_zsh_completion(host):
+    """A real zsh at a terminal: what Tab makes of what is typed."""
+    host.define("db")
+    folder = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../cli/completions")
+    # Nothing of the host's: only its own functions and ours.
+    start = (f"PS1='> '; PATH={os.path.dirname(VMCTL)}:$PATH; fpath=({folder} $fpath); unsetopt beep; "
+             "autoload -U compinit && compinit -u -D && print rea''dy\n")
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.chdir(host.folder)
+        os.execvpe("zsh", ["zsh", "-f", "-i"], dict(host.env, TERM="dumb", ZDOTDIR=host.folder, HOME=host.folder))
+    seen = b""
+
+    def until(text):
+        nonlocal seen
+        while text not in seen:
+            assert select.select([fd], [], [], HANG)[0], seen
+            seen += os.read(fd, 65536)
+        seen = seen.split(text, 1)[1]
+
+    until(b"%" if os.geteuid() else b"#")
+    os.write(fd, start.encode())
+    until(b"ready")
+    for typed, completed in ((b"vmctl eve\t", b"vmctl events "), (b"vmctl show d\t", b"vmctl show db "),
+                             (b"vmctl run --kernel ker\t", b"vmctl run --kernel kernel "),
+                             (b"vmctl events --machine \t", b"vmctl events --machine db ")):
+        until(b"> ")
+        os.write(fd, typed)
+        until(completed)
+        os.write(fd, b"\x15\n")  # not carried out: the line is cleared
+    os.write(fd, b"exit\n")
+    os.waitpid(pid, 0)
+    os.close(fd)
+
+
 def remote(host, **more):
     """An environment in which ssh leads back here."""
     ssh = os.path.join(host.folder, "ssh")
@@ -196,7 +233,7 @@ def test_ssh(host):
 
     def vmctl(*args, **kw):
         return subprocess.run([VMCTL, *args], env=env, capture_output=True, check=False,
-                              timeout=30 * PATIENCE, **kw)
+                              timeout=HANG, **kw)
     assert vmctl("--connect", "ssh://me@far:2222", "start", "a").returncode == 0
     assert b"running" in vmctl("list", "--connect=ssh://far").stdout
     with open(log, encoding="utf-8") as f:
@@ -235,7 +272,7 @@ def test_logs_follow(host):
     text = p.stdout.readline()
     assert text == b"fake: hello\r\n"
     host.vmctl("console", "a", input=b"one\nquit\n", stdin=None)
-    rest, _ = p.communicate(timeout=30 * PATIENCE)
+    rest, _ = p.communicate(timeout=HANG)
     assert p.returncode == 0 and b"one" in rest
     # One that has ended is not waited for.
     assert host.vmctl("logs", "--follow", "a").stdout.startswith(b"fake: hello\r\n")
@@ -400,7 +437,7 @@ def test_run_outlives_umbrad(host, sig, what):
     if what == "lives":
         p.stdin.write(b"quit\n")
         p.stdin.flush()
-    _, err = p.communicate(timeout=30 * PATIENCE)
+    _, err = p.communicate(timeout=HANG)
     assert p.returncode == {"lives": 0, "ends": 127, "forgotten": 1}[what], err
     if what == "forgotten":
         assert b"no machine" in err

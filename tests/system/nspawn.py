@@ -242,7 +242,7 @@ def check_group(c):
 def check_machines(c):
     for policy in POLICIES:
         c.run(f"vmctl create --name {policy} --kernel /root/vmlinuz --initrd /root/initrd --memory 192M "
-              f"--mmu {policy} --cmdline 'console=ttyS0 quiet umbra.run=\"while :; do read u i < /proc/uptime; "
+              f"--engine soft --mmu {policy} --cmdline 'console=ttyS0 quiet umbra.run=\"while :; do read u i < /proc/uptime; "
               f"echo up $u; sleep 1; done\"'")
         c.run(f"vmctl start {policy}")
     for policy in POLICIES:
@@ -270,6 +270,26 @@ def check_sandbox(c):
         sandbox = json.loads(c.run(f"vmctl show {policy} --json"))["sandbox"]
         expect(not sandbox["missing"], f"{policy} lacks {sandbox['missing']}")
     return f"{len(sandbox['parts'])} parts"
+
+
+def check_engine(c):
+    """A container has no /dev/kvm unless it is given one: auto is soft there, and says why; explicit kvm is refused."""
+    run = "vmctl run --kernel /root/debug_exit.elf"
+    c.run("vmctl create --name engine --kernel /root/debug_exit.elf && vmctl start engine && vmctl wait engine || true")
+    told = json.loads(c.run("vmctl show engine --json"))["exit"]
+    expect((told["engine"], told["status"]) == ("soft", 7), f"auto without /dev/kvm: {told}")
+    c.run("vmctl delete engine")
+    why = told["engine_why"]
+    expect("/dev/kvm: No such file" in why, f"auto without /dev/kvm: {told}")
+    said = c.run(f"{run} --engine kvm --json", check=False)
+    expect(json.loads(said)["error"]["data"]["kind"] == "not-supported", f"explicit kvm without it: {said}")
+    if not os.path.exists("/dev/kvm"):
+        return f"soft ({why}); this host has no /dev/kvm to give"
+    c.run("mknod -m 600 /dev/kvm c 10 232")
+    said = c.run(f"{run} --engine kvm; echo status $?", check=False)
+    c.run("rm /dev/kvm")
+    expect("status 7" in said, f"explicit kvm with a /dev/kvm that root alone may open: {said}")
+    return f"soft ({why}); kvm once it has the device"
 
 
 def check_restart(c):
@@ -383,7 +403,7 @@ def check_purge(c):
 
 
 CHECKS = (check_install, check_socket_activation, check_start, check_read_only, check_group, check_machines,
-          check_machinectl, check_sandbox, check_restart, check_kill, check_watchdog, check_reload, check_journal,
+          check_machinectl, check_sandbox, check_engine, check_restart, check_kill, check_watchdog, check_reload, check_journal,
           check_security, check_dbus, check_upgrade, check_stop, check_shutdown,
           check_purge)
 
@@ -391,7 +411,8 @@ CHECKS = (check_install, check_socket_activation, check_start, check_read_only, 
 def put_files(c, package):
     guests = f". {ROOT}/script/lib/guests.sh && guests_kernel cloud && guests_initrd cloud"
     kernel, initrd = sh("bash", "-c", guests).split()[-2:]
-    for source, name in ((package, "umbra.deb"), (kernel, "vmlinuz"), (initrd, "initrd")):
+    payload = os.path.join(ROOT, "build/release/tests/guest/debug_exit.elf")
+    for source, name in ((package, "umbra.deb"), (kernel, "vmlinuz"), (initrd, "initrd"), (payload, "debug_exit.elf")):
         shutil.copy(source, os.path.join(c.root, "root", name))
 
 

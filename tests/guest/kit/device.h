@@ -18,6 +18,7 @@ enum kit_command {
 	KIT_SLOT_DELETE,
 	KIT_ROUND_PART, /* wait until every client of the log has looked at it once more */
 	KIT_ROUND_DONE, /* wait until all has been verified and the next round begins */
+	KIT_PHASE,	/* keep the machine's counters as of now, as phase @argument's */
 };
 
 #endif

@@ -6,8 +6,13 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <event2/event.h>
 #include <json-c/json.h>
@@ -236,9 +241,130 @@ static void test_ends_in_callback(void **state)
 	assert_int_equal(third.n, 3);
 }
 
+/* ---- the file ---- */
+
+static int folder = -1;
+
+static int set_up_file(void **state)
+{
+	char path[] = "/tmp/test_api_events.XXXXXX";
+
+	if (!mkdtemp(path))
+		return -1;
+	folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return folder < 0 ? -1 : set_up(state);
+}
+
+static int tear_down_file(void **state)
+{
+	char path[64], link[64];
+	ssize_t n;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", folder);
+	n = readlink(link, path, sizeof(path) - 1);
+	unlinkat(folder, "events", 0);
+	assert_int_equal(unlinkat(folder, "events.tmp", 0), -1);
+	if (n > 0) {
+		path[n] = 0;
+		assert_int_equal(rmdir(path), 0);
+	}
+	close(folder);
+	return tear_down(state);
+}
+
+/* As another process would. */
+static void begin_anew(struct world *w)
+{
+	api_events_destroy(w->events);
+	assert_int_equal(api_events_create(&w->events, w->base), 0);
+	assert_int_equal(api_events_keep(w->events, folder, "events"), 0);
+}
+
+static size_t lines_of_file(void)
+{
+	FILE *f = fdopen(openat(folder, "events", O_RDONLY), "r");
+	size_t n = 0;
+	int c;
+
+	assert_non_null(f);
+	while ((c = getc(f)) != EOF)
+		n += c == '\n';
+	fclose(f);
+	return n;
+}
+
+static void test_kept_for_the_next(void **state)
+{
+	const struct api_caller ann = {.name = "unix:1"};
+	struct world *w = *state;
+	struct heard h;
+	uint64_t first;
+
+	begin_anew(w);
+	first = api_events_last(w->events) + 1;
+	api_events_emit(w->events, "created", "a", "unix:1", NULL);
+	api_events_emit(w->events, "created", "b", NULL, NULL);
+	progress(w, "a", 1, 0.5);
+	for (int i = 0; i < 3; i++) {
+		begin_anew(w);
+		assert_int_equal(api_events_last(w->events), first + 2);
+		assert_false(api_events_lost(w->events, first - 1));
+		assert_true(api_events_lost(w->events, first - 2));
+		listen_for(w, &h, &(struct api_events_filter){.replay = true});
+		assert_string_equal(h.text, "created:a created:b progress:a ");
+		assert_int_equal(h.first, first);
+		listen_for(w, &h, &(struct api_events_filter){.replay = true, .caller = &ann});
+		assert_string_equal(h.text, "created:a progress:a ");
+	}
+	/* It grows to twice of what is kept. */
+	for (int i = 0; i < 3 * API_EVENTS_KEPT; i++) {
+		api_events_emit(w->events, "state", "a", NULL, NULL);
+		if (i % 512 == 0)
+			assert_true(lines_of_file() <= 2 * API_EVENTS_KEPT);
+	}
+	first = api_events_last(w->events) - API_EVENTS_KEPT + 1;
+	begin_anew(w);
+	listen_for(w, &h, &(struct api_events_filter){.replay = true});
+	assert_int_equal(h.n, API_EVENTS_KEPT);
+	assert_int_equal(h.first, first);
+}
+
+/* What cannot be written is told all the same, and nobody takes what is left for the whole. */
+static void test_full_disk(void **state)
+{
+	struct world *w = *state;
+	struct rlimit before, now;
+	struct heard h;
+	uint64_t last;
+
+	begin_anew(w);
+	api_events_emit(w->events, "created", "a", NULL, NULL);
+	last = api_events_last(w->events);
+	signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+	now = before;
+	now.rlim_cur = 150;
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &now), 0);
+	listen_for(w, &h, &(struct api_events_filter){0});
+	for (int i = 0; i < 3; i++)
+		api_events_emit(w->events, "state", "a", NULL, NULL);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+	assert_int_equal(h.n, 3);
+	assert_int_equal(faccessat(folder, "events", F_OK, 0), -1);
+	api_events_emit(w->events, "state", "a", NULL, NULL);
+	assert_int_equal(h.n, 4);
+	begin_anew(w);
+	assert_true(api_events_last(w->events) > last + 4);
+	listen_for(w, &h, &(struct api_events_filter){.replay = true});
+	assert_int_equal(h.n, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_kept_for_the_next, set_up_file,
+						tear_down_file),
+		cmocka_unit_test_setup_teardown(test_full_disk, set_up_file, tear_down_file),
 		cmocka_unit_test_setup_teardown(test_filters, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_unknown_type, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_replay, set_up, tear_down),

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -359,6 +360,95 @@ static void test_slow_message(void **state)
 }
 
 /* A connection that must say who it is has a bound for it, which no call prolongs. */
+static size_t answers(int fd)
+{
+	static char data[1 << 20];
+	ssize_t n = recv(fd, data, sizeof(data), MSG_DONTWAIT);
+	size_t count = 0;
+
+	for (ssize_t i = 0; i < n; i++)
+		count += data[i] == '\n';
+	return count;
+}
+
+/* Whoever sends much makes others wait for a little of it only; and all of it is served, in the
+ * end without another byte coming. */
+static void test_flood(void **state)
+{
+	static const char one[] =
+		"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"t.echo\",\"params\":{\"n\":5}} ";
+	struct world *w = *state;
+	int other = add_peer(w);
+	size_t many = 0, few = 0;
+	unsigned turns = 0;
+
+	for (int i = 0; i < 200; i++)
+		assert_int_equal(write(w->peer, one, sizeof(one) - 1), sizeof(one) - 1);
+	/* The flood has been read, and its first turn served, when the other one comes. */
+	event_base_loop(w->base, EVLOOP_ONCE | EVLOOP_NONBLOCK);
+	many += answers(w->peer);
+	assert_in_range(many, 1, 20);
+	assert_int_equal(write(other, one, sizeof(one) - 1), sizeof(one) - 1);
+	while (!few) {
+		event_base_loop(w->base, EVLOOP_ONCE);
+		few = answers(other);
+		many += answers(w->peer);
+		assert_true(++turns < 4);
+	}
+	assert_true(many < 60);
+	while (many < 200) {
+		event_base_loop(w->base, EVLOOP_ONCE);
+		many += answers(w->peer);
+	}
+	/* What was sent before leaving is served too. */
+	for (int i = 0; i < 50; i++)
+		assert_int_equal(write(other, one, sizeof(one) - 1), sizeof(one) - 1);
+	shutdown(other, SHUT_WR);
+	for (few = 0; few < 50; few += answers(other))
+		event_base_loop(w->base, EVLOOP_ONCE);
+	close(other);
+}
+
+static enum api_access given = API_OPERATE;
+
+static int identify_as_given(void *data, const struct api_peer *peer, struct api_caller *caller)
+{
+	caller->level = given;
+	caller->sees_all = given == API_ADMIN;
+	snprintf(caller->name, sizeof(caller->name), "unix:1");
+	return given == API_NOBODY ? -EACCES : 0;
+}
+
+/* Rights change: more is had at once, less ends the connection. */
+static void test_recheck(void **state)
+{
+	const struct api_listen everybody = {.cap = API_ADMIN};
+	struct world *w = *state;
+	const struct api_server_config config = {.dispatcher = &w->dispatcher,
+						 .identify = identify_as_given,
+						 .session_changed = on_session,
+						 .data = w};
+	struct api_server *server;
+	int pair[2];
+	char c;
+
+	given = API_OPERATE;
+	assert_int_equal(api_server_create(&server, w->base, &config), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	assert_int_equal(api_server_add(server, pair[0], &everybody), 0);
+	assert_int_equal(api_server_recheck(server), 0);
+	given = API_ADMIN;
+	assert_int_equal(api_server_recheck(server), 0);
+	assert_int_equal(api_session_caller(w->last)->level, API_ADMIN);
+	assert_true(api_session_caller(w->last)->sees_all);
+	given = API_READ;
+	assert_int_equal(api_server_recheck(server), 1);
+	assert_int_equal(api_server_sessions(server), 0);
+	assert_int_equal(recv(pair[1], &c, 1, MSG_DONTWAIT), 0);
+	close(pair[1]);
+	api_server_destroy(server);
+}
+
 static void test_stranger(void **state)
 {
 	struct world *w = *state;
@@ -393,6 +483,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_batch_with_a_late_one, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_slow_message, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_stranger, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_flood, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_recheck, set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -57,6 +57,7 @@ static void test_life(void **state)
 {
 	char a[API_TOKEN_TEXT], b[API_TOKEN_TEXT];
 	_cleanup_(buf_finish) struct buf text = {0};
+	uint64_t id;
 	const struct api_token *t;
 	struct world *w = *state;
 	struct api_tokens *tokens;
@@ -82,6 +83,10 @@ static void test_life(void **state)
 	t = api_tokens_find(tokens, b);
 	assert_string_equal(t->name, "ci");
 	assert_int_equal(t->level, API_ADMIN);
+	id = t->id;
+	assert_int_not_equal(id, api_tokens_find(tokens, a)->id);
+	assert_ptr_equal(api_tokens_by_id(tokens, id), t);
+	assert_null(api_tokens_by_id(tokens, 0));
 	a[strlen(a) - 1] ^= 1;
 	assert_null(api_tokens_find(tokens, a));
 	assert_null(api_tokens_find(tokens, ""));
@@ -93,6 +98,12 @@ static void test_life(void **state)
 	tokens = load(w);
 	assert_int_equal(api_tokens_count(tokens), 1);
 	assert_null(api_tokens_find(tokens, b));
+	assert_null(api_tokens_by_id(tokens, id));
+	api_tokens_free(tokens);
+	/* Another one of the same name. */
+	assert_int_equal(api_token_new(w->path, "ci", API_ADMIN, b, &err), 0);
+	tokens = load(w);
+	assert_int_not_equal(api_tokens_find(tokens, b)->id, id);
 	api_tokens_free(tokens);
 }
 

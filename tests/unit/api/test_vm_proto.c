@@ -124,6 +124,42 @@ static void test_config(void **state)
 	close(fd);
 }
 
+/* /dev/kvm's descriptor or why there is none, and the host's word, there and back. */
+static void test_config_kvm(void **state)
+{
+	static const int errors[] = {0, EACCES};
+	struct machine_def def;
+	struct machine_files files;
+
+	machine_def_init(&def);
+	machine_files_init(&files);
+	def.name = strdup("a");
+	def.kernel = strdup("/k");
+	for (size_t i = 0; i < ARRAY_SIZE(errors); i++) {
+		struct vm_config config;
+		struct json_object *obj;
+		struct api_error err;
+		int fd, kvm = errors[i] ? -1 : open("/dev/null", O_RDWR);
+
+		files.kernel = memfd_create("kernel", 0);
+		files.kvm = kvm;
+		files.kvm_error = errors[i];
+		files.kvm_use = MACHINE_KVM_ALWAYS;
+		obj = vm_config_to_json(&def, &files);
+		fd = config_fd(json_object_to_json_string(obj));
+		json_object_put(obj);
+		assert_int_equal(vm_config_read(&config, fd, &err), 0);
+		assert_int_equal(config.files.kvm, kvm);
+		assert_int_equal(config.files.kvm_error, errors[i]);
+		assert_int_equal(config.files.kvm_use, MACHINE_KVM_ALWAYS);
+		vm_config_finish(&config);
+		if (kvm >= 0)
+			assert_int_equal(fcntl(kvm, F_GETFD), -1);
+		close(fd);
+	}
+	machine_def_finish(&def);
+}
+
 static void test_config_refusals(void **state)
 {
 	static const char *const texts[] = {
@@ -137,6 +173,13 @@ static void test_config_refusals(void **state)
 		"{\"definition\": {\"name\": \"a\", \"kernel\": \"k\"}, \"files\": {\"kernel\": "
 		"\"3\"}}",
 		"{\"definition\": {\"name\": \"a\"}, \"files\": {\"kernel\": 0}}",
+		/* 3 is this text: a file, but no device. */
+		"{\"definition\": {\"name\": \"a\", \"kernel\": \"k\"}, \"files\": {\"kernel\": 3, "
+		"\"kvm\": {\"use\": \"always\", \"fd\": 3}}}",
+		"{\"definition\": {\"name\": \"a\", \"kernel\": \"k\"}, \"files\": {\"kernel\": 3, "
+		"\"kvm\": {\"use\": \"often\"}}}",
+		"{\"definition\": {\"name\": \"a\", \"kernel\": \"k\"}, \"files\": {\"kernel\": 3, "
+		"\"kvm\": 3}}",
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
@@ -153,9 +196,10 @@ static void test_config_refusals(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_report),	 cmocka_unit_test(test_report_refusals),
-		cmocka_unit_test(test_statuses), cmocka_unit_test(test_report_file),
-		cmocka_unit_test(test_config),	 cmocka_unit_test(test_config_refusals),
+		cmocka_unit_test(test_report),	   cmocka_unit_test(test_report_refusals),
+		cmocka_unit_test(test_statuses),   cmocka_unit_test(test_report_file),
+		cmocka_unit_test(test_config),	   cmocka_unit_test(test_config_refusals),
+		cmocka_unit_test(test_config_kvm),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

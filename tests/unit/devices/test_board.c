@@ -349,6 +349,108 @@ static void test_config(void **state)
 	board_destroy(NULL);
 }
 
+/* Chips that are somebody else's: what ours would do is told to him, or not done. */
+static unsigned far_lines, far_msis, far_pic;
+static uint32_t far_level;
+
+static void far_set_gsi(void *opaque, unsigned gsi, bool level)
+{
+	far_lines++;
+	far_level = level ? far_level | 1u << gsi : far_level & ~(1u << gsi);
+}
+
+static int far_msi(void *opaque, uint64_t addr, uint32_t data)
+{
+	far_msis++;
+	return 1;
+}
+
+static void far_pic_intr(void *opaque)
+{
+	far_pic++;
+}
+
+static const struct irq_router_ops far_ops = {.set_gsi = far_set_gsi, .msi = far_msi};
+
+static struct board *far_board(enum board_chips chips)
+{
+	struct board_config cfg = config();
+	struct board *b;
+
+	/* The other one's timers kick too. */
+	board_destroy(board);
+	board = NULL;
+	far_lines = far_msis = far_pic = far_level = 0;
+	cfg.chips = chips;
+	assert_int_equal(board_create(&cfg, &b), -EINVAL);
+	cfg.irq_ops = &far_ops;
+	cfg.pic_intr = far_pic_intr;
+	assert_int_equal(board_create(&cfg, &b), 0);
+	return b;
+}
+
+static void test_chips_engine(void **state)
+{
+	struct board *b = far_board(BOARD_CHIPS_ENGINE);
+	struct lapic_state lapic;
+	struct pit_state pit;
+	unsigned kicked;
+
+	/* Neither the PIT nor a local APIC's timer ticks here, whatever is loaded. */
+	pit_save(&b->pit, &pit);
+	assert_int_equal(pit_load(&b->pit, &pit), 0);
+	lapic_save(board_lapic(b, 0), &lapic);
+	lapic.svr = 0x1ff;
+	lapic.lvt[LAPIC_LVT_TIMER] = 0x20040;
+	lapic.initial_count = 1000;
+	lapic.expire_ns = clock_now(&clk) + 1000;
+	assert_int_equal(lapic_load(board_lapic(b, 0), &lapic), 0);
+	kicked = kicks[0];
+	run_to(&clk, clock_now(&clk) + 200000000);
+	assert_int_equal(kicks[0], kicked);
+	assert_int_equal(far_lines, 0);
+	/* Lines and messages leave. */
+	board_pio_write(b, 0x2000 + 9, 1, 1);
+	assert_int_equal(far_level, 1u << 9);
+	assert_int_equal(board_irq_lines(b), 1u << 9);
+	assert_int_equal(irq_msi(&b->router, 0xfee00000, 0x40), 1);
+	assert_int_equal(far_msis, 1);
+	/* Ours again: they tick from the state that they were given. */
+	board_set_chips(b, BOARD_CHIPS_OWN);
+	assert_int_equal(pit_load(&b->pit, &pit), 0);
+	run_to(&clk, clock_now(&clk) + 200000000);
+	assert_true(kicks[0] > kicked);
+	assert_int_equal(lapic_pending(board_lapic(b, 0)), LAPIC_EXTINT);
+	/* And no more: the PIT's line is left low. */
+	board_set_chips(b, BOARD_CHIPS_ENGINE);
+	assert_int_equal(board_irq_lines(b), 1u << 9);
+	board_destroy(b);
+}
+
+static void test_chips_split(void **state)
+{
+	struct board *b = far_board(BOARD_CHIPS_SPLIT);
+
+	/* The 8259s' INT goes out, not to the local APICs. */
+	assert_false(board_pic_pending(b));
+	run_to(&clk, clock_now(&clk) + 60000000);
+	assert_true(board_pic_pending(b) && far_pic > 0);
+	assert_int_equal(lapic_pending(board_lapic(b, 0)), -1);
+	assert_int_equal(pic_ack(&b->pic), 8);
+	assert_false(board_pic_pending(b));
+	/* A level through the I/O APIC, until its EOI finds the line low. */
+	board_mmio_write(b, 0, 0xfec00000, 4, 0x10 + 2 * 10);
+	board_mmio_write(b, 0, 0xfec00010, 4, 0x8055);
+	board_pio_write(b, 0x2000 + 10, 1, 1);
+	assert_int_equal(far_msis, 1);
+	board_eoi(b, 0x55);
+	assert_int_equal(far_msis, 2);
+	board_pio_write(b, 0x2000 + 10, 1, 0);
+	board_eoi(b, 0x55);
+	assert_int_equal(far_msis, 2);
+	board_destroy(b);
+}
+
 /* Two vCPUs, the clock's loop and an input thread at once; TSan is the judge. */
 static bool stop;
 
@@ -418,9 +520,9 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_small),	    T(test_fw_cfg),    T(test_testdev),
-		T(test_pit_by_pic), T(test_by_ioapic), T(test_state),
-		T(test_reset),	    T(test_config),    T(test_threads),
+		T(test_small),	      T(test_fw_cfg),	   T(test_testdev), T(test_pit_by_pic),
+		T(test_by_ioapic),    T(test_state),	   T(test_reset),   T(test_config),
+		T(test_chips_engine), T(test_chips_split), T(test_threads),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -111,6 +111,18 @@ static void test_split(void **state)
 	/* Over the border between two devices, and over the end of one. */
 	assert_int_equal(bus_read(&b, BUS_PIO, 0x16, 4), 0x22110807);
 	assert_int_equal(bus_read(&b, BUS_PIO, 0x26, 4), 0xffff0000);
+	/* What begins where nobody is. */
+	assert_int_equal(bus_register(&b, BUS_MMIO, &r[0]), 0);
+	for (enum bus_space space = BUS_PIO; space <= BUS_MMIO; space++) {
+		assert_int_equal(bus_read(&b, space, 0xf, 2), 0x01ff);
+		assert_int_equal(bus_read(&b, space, 0xd, 4), 0x01ffffff);
+		assert_true(bus_read(&b, space, 0x9, 8) == 0x01ffffffffffffff);
+		assert_int_equal(bus_read(&b, space, 0xc, 4), 0xffffffff);
+		bus_write(&b, space, 0xe, 4, 0xee001122);
+		assert_int_equal(bytes.bytes[1], 0xee);
+		bytes.bytes[0] = 1;
+		bytes.bytes[1] = 2;
+	}
 	bus_write(&b, BUS_PIO, 0x16, 4, 0xaabbccdd);
 	assert_int_equal(bytes.bytes[6], 0xdd);
 	assert_int_equal(bytes.bytes[7], 0xcc);

@@ -1,9 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "tests/unit/engine/machine.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <unistd.h>
+
+#include "engine/soft/soft_internal.h"
 
 /* ---- the host ------------------------------------------------------------------------------- */
 
@@ -19,6 +27,10 @@ static void host_pio(void *priv, unsigned vcpu, uint16_t port, bool in, unsigned
 	if (in)
 		*data = (uint32_t)m->read_value;
 	m->pio.data = *data;
+	if (port == M_PORT_TEXT && !in && m->text_len < sizeof(m->text) - 1)
+		m->text[m->text_len++] = (char)*data;
+	if (port == M_PORT_STOP)
+		m->ops->vcpu_kick(m_vcpu(m, vcpu));
 }
 
 static void host_mmio(void *priv, unsigned vcpu, gpa_t gpa, bool write, unsigned size, void *data)
@@ -33,6 +45,8 @@ static void host_mmio(void *priv, unsigned vcpu, gpa_t gpa, bool write, unsigned
 		memcpy(data, &m->read_value, size);
 	memcpy(&m->mmio.data, data, size);
 	__atomic_fetch_add(&m->mmio_count, 1, __ATOMIC_SEQ_CST);
+	if (m->stop_on_mmio)
+		m->ops->vcpu_kick(m_vcpu(m, vcpu));
 }
 
 static int host_irq_pending(void *priv, unsigned vcpu)
@@ -55,7 +69,7 @@ static int host_msr_read(void *priv, unsigned vcpu, uint32_t index, uint64_t *va
 
 	m->msr_count++;
 	*value = m->read_value;
-	return index == 0x12345678; /* #GP */
+	return m->msr_gp || index == 0x12345678; /* #GP */
 }
 
 static int host_msr_write(void *priv, unsigned vcpu, uint32_t index, uint64_t value)
@@ -83,7 +97,21 @@ static void host_cr8_write(void *priv, unsigned vcpu, uint64_t value)
 {
 }
 
-static const struct engine_host host = {
+static void host_eoi(void *priv, uint8_t vector)
+{
+}
+
+static bool host_pic_pending(void *priv)
+{
+	return false;
+}
+
+static int host_pic_ack(void *priv)
+{
+	return -1;
+}
+
+const struct engine_host m_host = {
 	.pio = host_pio,
 	.mmio = host_mmio,
 	.irq_pending = host_irq_pending,
@@ -94,6 +122,9 @@ static const struct engine_host host = {
 	.init = host_init,
 	.cr8_read = host_cr8_read,
 	.cr8_write = host_cr8_write,
+	.eoi = host_eoi,
+	.pic_pending = host_pic_pending,
+	.pic_ack = host_pic_ack,
 };
 
 /* ---- the machine ---------------------------------------------------------------------------- */
@@ -148,36 +179,75 @@ void m_map(struct machine *m, unsigned page, uint64_t entry)
 		put64(m, M_PT + page * 8, entry);
 }
 
-struct machine *m_create(const struct m_options *o)
+const char *m_kvm_missing(void)
+{
+	static char why[128];
+	int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	int vm = fd < 0 ? -1 : ioctl(fd, KVM_CREATE_VM, 0);
+
+	why[0] = 0;
+	if (vm < 0)
+		snprintf(why, sizeof(why), "%s: %s", fd < 0 ? "/dev/kvm" : "KVM_CREATE_VM",
+			 strerror(errno));
+	if (vm >= 0)
+		close(vm);
+	if (fd >= 0)
+		close(fd);
+	return why[0] ? why : NULL;
+}
+
+struct machine *m_try_create(const struct m_options *o, struct engine_error *err)
 {
 	struct machine *m = calloc(1, sizeof(*m));
 	struct engine_config config = {
 		.vcpus = o->vcpus ? o->vcpus : 1,
-		.policy = o->policy,
-		.clock = ENGINE_CLOCK_INSTRUCTIONS,
+		.policy = o->kvm ? MMU_POLICY_KERNEL : o->policy,
+		.clock = o->kvm ? ENGINE_CLOCK_HOST : ENGINE_CLOCK_INSTRUCTIONS,
 		.ram_bytes = M_RAM,
 		.rand_seed = 1,
 		.mmu_disable = o->disable,
-		.host = &host,
+		.host = &m_host,
 		.host_priv = m,
+		.help = o->help,
+		.irqchip = o->irqchip,
 	};
 	struct slot_desc slot = {.size = M_RAM};
 
 	if (!m)
 		abort();
-	m->ops = &engine_soft;
+	m->ops = o->kvm ? &engine_kvm : &engine_soft;
+	m->kvm_fd = config.kvm_fd = o->kvm ? open("/dev/kvm", O_RDWR | O_CLOEXEC) : -1;
 	m->irq = -1;
 	engine_cpu_model_init(&m->model, config.vcpus, 1000000000);
 	config.model = &m->model;
 	m->ram = mmap(NULL, M_RAM, PROT_READ | PROT_WRITE,
 		      MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (m->ram == MAP_FAILED || m->ops->create(&config, &m->vm))
+	if (m->ram == MAP_FAILED)
 		abort();
+	if (m->ops->create(&config, &m->vm, err)) {
+		m_destroy(m);
+		return NULL;
+	}
 	m->mmu = m->ops->mmu(m->vm);
 	slot.host = m->ram;
-	if (slot_add(m->mmu, &slot))
-		abort();
+	if (slot_add(m->mmu, &slot)) {
+		snprintf(err->text, sizeof(err->text), "%s", m->ops->error(m->vm));
+		m_destroy(m);
+		return NULL;
+	}
 	make_system(m);
+	return m;
+}
+
+struct machine *m_create(const struct m_options *o)
+{
+	struct engine_error err;
+	struct machine *m = m_try_create(o, &err);
+
+	if (!m) {
+		fprintf(stderr, "%s\n", err.text);
+		abort();
+	}
 	return m;
 }
 
@@ -185,6 +255,8 @@ void m_destroy(struct machine *m)
 {
 	m->ops->destroy(m->vm);
 	munmap(m->ram, M_RAM);
+	if (m->kvm_fd >= 0)
+		close(m->kvm_fd);
 	free(m);
 }
 
@@ -209,20 +281,26 @@ static struct cpu_seg flat(uint16_t sel, uint32_t attr)
 	return (struct cpu_seg){.limit = 0xffffffff, .sel = sel, .attr = attr};
 }
 
-void m_start(struct machine *m, unsigned n, enum m_mode mode, uint64_t offset)
+bool m_try_start(struct machine *m, unsigned n, enum m_mode mode, char *why, size_t size)
 {
 	struct engine_vcpu *v = m_vcpu(m, n);
 	struct cpu_state s;
+	int ret;
 
 	make_tables(m, mode);
-	m->ops->vcpu_reset(v);
-	m->ops->vcpu_get_state(v, &s);
+	ret = m->ops->vcpu_reset(v);
+	if (!ret)
+		ret = m->ops->vcpu_get_state(v, &s);
+	if (ret) {
+		snprintf(why, size, "%s", m->ops->vcpu_error(v));
+		return false;
+	}
 	for (unsigned k = 0; k < 6; k++)
 		s.seg[k] = flat(0x18, 0xc093);
 	s.seg[X86_CS] = mode == M_LONG ? flat(0x08, 0xa09b) : flat(0x10, 0xc09b);
 	s.gdtr = (struct cpu_table){.base = M_GDT, .limit = 31};
 	s.idtr = (struct cpu_table){.base = M_IDT, .limit = 0xfff};
-	s.rip = M_CODE + offset;
+	s.rip = M_CODE;
 	s.rflags = X86_FLAG_ONE;
 	s.gpr[X86_RBX] = M_DATA;
 	s.gpr[X86_RSP] = M_STACK - 0x1000 * n;
@@ -234,6 +312,26 @@ void m_start(struct machine *m, unsigned n, enum m_mode mode, uint64_t offset)
 	if (mode == M_PAE)
 		memcpy(s.pdptr, m->ram + M_TABLES + 0x1000, sizeof(s.pdptr));
 	s.activity = CPU_ACTIVE;
-	if (m->ops->vcpu_set_state(v, &s))
+	ret = m->ops->vcpu_set_state(v, &s);
+	if (ret)
+		snprintf(why, size, "%s", m->ops->vcpu_error(v));
+	return !ret;
+}
+
+void m_start(struct machine *m, unsigned n, enum m_mode mode, uint64_t offset)
+{
+	struct cpu_state s;
+	char why[1024];
+
+	if (!m_try_start(m, n, mode, why, sizeof(why))) {
+		fprintf(stderr, "%s\n", why);
+		abort();
+	}
+	if (!offset)
+		return;
+	if (m->ops->vcpu_get_state(m_vcpu(m, n), &s))
+		abort();
+	s.rip += offset;
+	if (m->ops->vcpu_set_state(m_vcpu(m, n), &s))
 		abort();
 }

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "tests/unit/cpu/common/tiny.h"
+#include "engine/soft/soft_internal.h"
 #include "tests/unit/engine/machine.h"
 
 /*

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "tests/unit/cpu/common/tiny.h"
+#include "engine/soft/soft_internal.h"
 #include "tests/unit/engine/machine.h"
 
 #define EXTRA	  0x8000000ull /* a slot of its own */

@@ -31,8 +31,8 @@ CALLS = {
     "mmu_flush_guest_tlb": None,
     # protects
     "rmap_write_protect": "false", "rmap_protect_level": "false", "spte_protect": "false",
-    "protect_rmap": None, "protect_large": None, "protect_slot": None, "protect_tables": None,
-    "dirty_protect_frames": None, "ring_protect": None, "sync_allow_write": "true",
+    "protect_rmap": None, "protect_large": None, "protect_slot": "0", "protect_tables": None,
+    "dirty_protect_frames": "0", "ring_protect": None, "sync_allow_write": "true",
     "dirty_by_d": "false", "notice_by_pml": None, "notice_by_protection": None, "set_pml": None,
     # syncs
     "sync_entry": None, "sync_entries": None, "sync_below": None, "sync_root": None,
@@ -50,11 +50,15 @@ CALLS = {
     "slot_account_shadow": None, "slots_new_generation": None,
     # marks dirty, tells of it
     "dirty_mark": None, "dirty_notice_slow": None, "dirty_note": None, "ml_set_atomic": "true",
-    "dirty_fold_slot": None, "fold_range": None, "fold_all": None, "fold_shared": None,
-    "fold_summary": None, "fold_word": None, "forget_frames": None, "ml_or": "0",
-    "ml_set_all": None, "clear_batch": None, "take_batch": "0", "dirty_ring_push": None,
+    "dirty_fold_slot": None, "fold_range": "0", "fold_all": None, "fold_shared": None,
+    "fold_summary": None, "fold_word": None, "forget_frames": "0", "ml_or": "0",
+    "ml_set_all": None, "clear_batch": "0", "take_batch": "0", "dirty_ring_push": None,
     "dirty_rings_retire": None, "dirty_slot_added": "0", "dirty_slot_removed": None,
     "dirty_vcpu_added": "0", "dirty_vcpu_removed": None, "dirty_ring_is_full": "false",
+    # a kernel beside us
+    "kernel_protect": "0", "kernel_log": "0", "collect_kernel": "0", "dirty_collect": "0",
+    "dirty_collect_all": "0", "slot_all_dirty": None, "slot_has_clean": "false", "dirty_slot_tell": "0",
+    "dirty_attached": "0", "dirty_detached": None,
     # checks roles, rights and entries
     "gpte_present": "true", "gpte_accessed": "true", "gpte_reserved": "false",
     "gpte_usable": "true", "spte_is_reduced": "false", "access_denied": "false",
@@ -80,7 +84,7 @@ IGNORE = {
 FACE = ["mmu.h", "slot.h", "dirty.h", "inspect.h", "stats.h"]
 
 # Fastest first; then the property test, which also runs longer for who survives.
-TESTS = ["shadow", "walk", "slots", "flush", "roles", "dirty", "large", "mechanisms", "inspect"]
+TESTS = ["shadow", "walk", "slots", "flush", "roles", "dirty", "large", "mechanisms", "inspect", "kernel"]
 SKIP_FILES = {"audit.c", "inspect.c"}
 CPU_SECONDS = 20
 

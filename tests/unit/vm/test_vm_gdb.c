@@ -99,11 +99,17 @@ static void monitor(void *target, unsigned vcpu, const char *command, struct buf
 		buf_printf(out, "vCPU %u", vcpu);
 }
 
+static int can_stop(void *target, const struct cpu_host_debug *debug)
+{
+	return debug->watches > CPU_HOST_WATCHES || debug->breakpoints > CPU_HOST_BREAKPOINTS;
+}
+
 static const struct gdb_target_ops ops = {
 	.get_state = get_state,
 	.set_state = set_state,
 	.read = read_memory,
 	.write = write_memory,
+	.can_stop = can_stop,
 	.resume = resume,
 	.stop = stop,
 	.kill = kill_machine,
