@@ -13,7 +13,9 @@ add_compile_options(
 	-Wold-style-definition -Wpointer-arith -Wvla -Wwrite-strings -Wundef
 	-Wno-unused-parameter -Wno-missing-field-initializers
 	-fno-strict-aliasing -fno-common -fvisibility=hidden
-	$<$<C_COMPILER_ID:GNU>:-Wno-clobbered>)
+	$<$<C_COMPILER_ID:GNU>:-Wno-clobbered>
+	# The kernel's structures end in arrays, and ours put the entries after them.
+	$<$<C_COMPILER_ID:Clang>:-Wno-gnu-variable-sized-type-not-at-end>)
 set(CMAKE_C_FLAGS_RELWITHDEBINFO "-O2 -g -DNDEBUG")
 set(CMAKE_C_FLAGS_DEBUG "-O0 -g3 -DUMBRA_DEBUG")
 set(CMAKE_POSITION_INDEPENDENT_CODE ON)

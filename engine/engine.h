@@ -358,6 +358,7 @@ struct engine_kvm_mmu {
 	int8_t tdp_mmu;		/* direct tables are built by the newer code, in parallel */
 	int8_t ad_bits, pml;	/* EPT's A and D bits, and the log that lives by them, are used */
 	int8_t eager_split, mmio_caching, nx_huge_pages;
+	int8_t large_pages; /* maps them where the memory behind is in one piece */
 };
 const struct engine_kvm_mmu *engine_kvm_mmu(void);
 /* For the word "common": mask what this KVM cannot show. 0 or -errno. */

@@ -54,8 +54,7 @@ struct json_object *vm_kernel_mmu_json(void)
 	put_tristate(o, "eager_split", m->eager_split);
 	put_tristate(o, "mmio_caching", m->mmio_caching);
 	put_tristate(o, "nx_huge_pages", m->nx_huge_pages);
-	/* It maps large pages wherever the memory behind is in one piece. */
-	put_bool(o, "large_pages", true);
+	put_tristate(o, "large_pages", m->large_pages);
 	put_string(o, "spte", "unknown");
 	return o;
 }

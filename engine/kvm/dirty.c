@@ -257,14 +257,23 @@ static bool is_full(const struct engine_vcpu *v)
 static int skip_holes(struct engine_vcpu *v)
 {
 	uint32_t entries = v->vm->dirty->entries, n = 0;
+	int left;
 
-	while (n < entries && !flags_at(v, v->ring_next + n))
+	while (n < entries && !flags_at(v, n + v->ring_next))
 		n++;
 	if (n == entries)
 		return 0;
+	/* The kernel writes in order, and may have begun before that one, behind our back. */
+	for (n = 0; !flags_at(v, v->ring_next + n);)
+		n++;
 	for (uint32_t k = 0; k < n; k++)
 		hand_back(v);
-	return give_back(v->vm, n);
+	left = give_back(v->vm, n);
+	if (left > 0) {
+		v->ring_next -= (uint32_t)left;
+		note_overrun(v);
+	}
+	return MIN(left, 0);
 }
 
 /* What was taken, or -errno. Told only when it is protected: who clears a page that was told need

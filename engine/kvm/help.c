@@ -47,20 +47,21 @@ static bool is_table_entry(const struct cpu_state *s, uint8_t maxphyaddr, uint64
 
 static void before_write(struct guest_mem *m, gpa_t gpa, const void *data, unsigned len)
 {
+	const struct cpu_state *s = cpu_state(m->cpu);
 	struct kvm_help *h = m->priv;
 	gpa_t at = gpa & ~7ull, end = gpa + len;
-	uint64_t old, new;
+	uint64_t was, becomes;
 
 	for (; at < end && !h->stale; at += 8) {
 		gpa_t from = MAX(at, gpa), to = MIN(at + 8, end);
 
-		if (slot_read(m->vm, at, &old, 8))
+		if (slot_read(m->vm, at, &was, 8))
 			continue;
-		new = old;
-		memcpy((uint8_t *)&new + (from - at), (const uint8_t *)data + (from - gpa),
+		becomes = was;
+		memcpy((uint8_t *)&becomes + (from - at), (const uint8_t *)data + (from - gpa),
 		       to - from);
-		h->stale = new != old &&is_table_entry(cpu_state(m->cpu),
-						       m->config->model->maxphyaddr, old);
+		if (becomes != was)
+			h->stale = is_table_entry(s, m->config->model->maxphyaddr, was);
 	}
 }
 
@@ -154,7 +155,6 @@ void kvm_help_finish(struct engine_vcpu *v)
 /* ---- counting ----------------------------------------------------------------------------------
  */
 
-/* Of the instruction that is next; lives for ever. @ret_general: see cpu_mnemonic(). */
 static gva_t linear_rip(struct engine_vcpu *v)
 {
 	const struct cpu_state *s = cpu_state(v->cpu);
@@ -295,7 +295,6 @@ int help_finish_exit(struct engine_vcpu *v, struct kvm_help *h, enum engine_exit
 	}
 }
 
-/* *ret_exit: cpu_exit() says why it left. 0 or -errno. */
 int help_emulate(struct engine_vcpu *v, struct kvm_help *h, bool *ret_exit)
 {
 	enum cpu_emulate_result result = guest_emulate(&h->mem);

@@ -577,10 +577,11 @@ static int enter_and_leave(struct engine_vcpu *v)
 /* Twice: the first moves the timer to this processor, where it goes off if it is due. */
 int kvm_settle(struct engine_vcpu *v)
 {
-	struct {
-		struct kvm_signal_mask head;
+	/* struct kvm_signal_mask with its set. */
+	const struct {
+		uint32_t len;
 		uint64_t set;
-	} __attribute__((packed)) only_kick = {.head.len = 8, .set = ~BIT(KICK_SIGNAL - 1)};
+	} __attribute__((packed)) only_kick = {.len = 8, .set = ~BIT(KICK_SIGNAL - 1)};
 	enum engine_exit exit = ENGINE_EXIT_KICK;
 	sigset_t kick, old;
 	int ret;

@@ -60,10 +60,12 @@ int kvm_state_setup(struct engine_vm *vm)
 /* ---- MSRs ---------------------------------------------------------------------------------------
  */
 
+/* struct kvm_msrs with its entries. */
 struct msr_list {
-	struct kvm_msrs head;
+	uint32_t nmsrs, pad;
 	struct kvm_msr_entry entry[KVM_MSR_ROWS_MAX];
 };
+static_assert(offsetof(struct msr_list, entry) == sizeof(struct kvm_msrs), "the same layout");
 
 static bool is_absent(const struct engine_vm *vm, unsigned row)
 {
@@ -78,8 +80,8 @@ static void list_rows(const struct engine_vm *vm, unsigned from, struct msr_list
 	for (unsigned n = from; n < kvm_msr_row_count; n++) {
 		if (is_absent(vm, n))
 			continue;
-		row[list->head.nmsrs] = (uint8_t)n;
-		list->entry[list->head.nmsrs++].index = kvm_msr_rows[n].index;
+		row[list->nmsrs] = (uint8_t)n;
+		list->entry[list->nmsrs++].index = kvm_msr_rows[n].index;
 	}
 }
 
@@ -93,14 +95,14 @@ static int get_msrs(struct engine_vcpu *v, struct cpu_state *s)
 
 	for (;;) {
 		list_rows(v->vm, from, &list, row);
-		if (!list.head.nmsrs)
+		if (!list.nmsrs)
 			return 0;
 		done = kvm_call(v->fd, KVM_GET_MSRS, &list);
 		if (done < 0)
 			return failed(v, done, "registers");
 		for (int n = 0; n < done; n++)
 			*kvm_msr_member(s, &kvm_msr_rows[row[n]]) = list.entry[n].data;
-		if ((unsigned)done == list.head.nmsrs)
+		if ((unsigned)done == list.nmsrs)
 			return 0;
 		__atomic_fetch_or(&v->vm->msrs_absent, BIT(row[done]), __ATOMIC_RELAXED);
 		from = row[done] + 1u;
@@ -124,12 +126,12 @@ static int set_msrs(struct engine_vcpu *v, struct cpu_state *s)
 		int done;
 
 		list_rows(v->vm, from, &list, row);
-		for (unsigned n = 0; n < list.head.nmsrs; n++)
+		for (unsigned n = 0; n < list.nmsrs; n++)
 			list.entry[n].data = *kvm_msr_member(s, &kvm_msr_rows[row[n]]);
-		done = list.head.nmsrs ? kvm_call(v->fd, KVM_SET_MSRS, &list) : 0;
+		done = list.nmsrs ? kvm_call(v->fd, KVM_SET_MSRS, &list) : 0;
 		if (done < 0)
 			return failed(v, done, "registers");
-		if ((unsigned)done == list.head.nmsrs)
+		if ((unsigned)done == list.nmsrs)
 			return 0;
 		r = &kvm_msr_rows[row[done]];
 		if (list.entry[done].data != absent_value(r)) {
@@ -376,7 +378,7 @@ int kvm_mmu_regs(struct engine_vcpu *v, struct mmu_regs *ret_regs)
 
 static int read_msr(struct engine_vcpu *v, uint32_t index, uint64_t *ret_value)
 {
-	struct msr_list one = {.head.nmsrs = 1, .entry[0].index = index};
+	struct msr_list one = {.nmsrs = 1, .entry[0].index = index};
 	int ret = kvm_call(v->fd, KVM_GET_MSRS, &one);
 
 	if (ret < 0)
@@ -388,7 +390,7 @@ static int read_msr(struct engine_vcpu *v, uint32_t index, uint64_t *ret_value)
 static int write_tsc(struct engine_vcpu *v, uint64_t tsc)
 {
 	struct msr_list one = {
-		.head.nmsrs = 1,
+		.nmsrs = 1,
 		.entry[0] = {.index = X86_MSR_TSC, .data = tsc},
 	};
 	int ret = kvm_call(v->fd, KVM_SET_MSRS, &one);

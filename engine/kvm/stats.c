@@ -273,6 +273,7 @@ static void read_mmu(void)
 		.nested = -1,
 		.ad_bits = -1,
 		.pml = -1,
+		.large_pages = -1,
 	};
 	for (unsigned i = 0; i < ARRAY_SIZE(modules); i++) {
 		const char *name = modules[i].name;
@@ -283,6 +284,7 @@ static void read_mmu(void)
 		m->module = name;
 		m->nested = (int8_t)(modules[i].tdp ? parameter(name, "nested") : 0);
 		m->ad_bits = (int8_t)parameter(name, "eptad");
+		m->large_pages = modules[i].tdp ? 1 : -1;
 		m->pml = (int8_t)(modules[i].tdp ? MAX(parameter(name, "pml"), 0) : 0);
 		if (tdp >= 0) {
 			m->policy = tdp ? MMU_POLICY_TDP : MMU_POLICY_SHADOW;

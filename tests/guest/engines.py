@@ -48,7 +48,7 @@ ROWS = [
     Row("halt, 2 processors", "halt", cpus=2),
     Row("reset", "reset"),
     Row("reset and again", "reset", on_reset="restart"),
-    Row("timeout", "spin", timeout=0.5),
+    Row("timeout", "spin", timeout=3),
     Row("mmu_flood"),
     Row("mmu_flush", cpus=2),
     Row("mmu_mmio"),
@@ -57,7 +57,7 @@ ROWS = [
     Row("mmu_roots"),
     Row("mmu_parallel", long=True, cpus=4),
     Row("mmu_reclaim", long=True),
-    Row("mmu_large", long=True, memory="96M"),
+    Row("mmu_large", long=True),
     Row("memtest", long=True),
 ]
 
@@ -70,8 +70,8 @@ class Run:
     """What the console showed, the end in words (its first line), the status."""
 
     def __init__(self, row, engine, build=None):
-        machine = {"kernel": f"{build or BUILD}/tests/guest/{row.payload}.elf", "boot": "multiboot", "memory": "64M",
-                   "timeout": 600 if row.long else 120, **ENGINES[engine], **row.machine}
+        machine = {"kernel": f"{build or BUILD}/tests/guest/{row.payload}.elf", "boot": "multiboot", "memory": "96M",
+                   "timeout": 900, **ENGINES[engine], **row.machine}
         with tempfile.TemporaryDirectory(prefix="umbra-engines-") as folder:
             path = f"{folder}/machine.json"
             with open(path, "w", encoding="utf-8") as f:

@@ -5,7 +5,7 @@ import functools
 import pytest
 
 from conftest import LONG, kvm_missing
-from engines import ENGINES, ROWS, Run, is_pvm
+from engines import ENGINES, ROWS, Row, Run, is_pvm
 
 pytestmark = pytest.mark.skipif(bool(kvm_missing()), reason=kvm_missing() or "kvm")
 CHOSEN = [r for r in ROWS if LONG or not r.long]
@@ -27,3 +27,10 @@ def test_same(row, engine):
     assert run.console == want.console, run.errors
     assert run.end == want.end, run.errors
     assert run.status == want.status
+
+
+@pytest.mark.parametrize("engine", list(ENGINES)[1:], ids=["kernel", "split"])
+def test_kvmclock(engine):
+    assert Run(Row("kvmclock"), engine).console == b"has a kvmclock: 0\n"
+    run = Run(Row("kvmclock", cpu="+kvmclock"), engine)
+    assert run.console == b"has a kvmclock: 1\n10 ms later\n", run.errors
