@@ -84,7 +84,7 @@ static int append_array(sd_bus_message *m, const char *type, struct json_object 
 			unsigned depth)
 {
 	size_t n = json_object_is_type(v, json_type_array) ? json_object_array_length(v) : 0;
-	int ret = sd_bus_message_open_container(m, 'a', type);
+	int ret = ++depth > DBUS_DEPTH_MAX ? -ELOOP : sd_bus_message_open_container(m, 'a', type);
 
 	for (size_t i = 0; ret >= 0 && i < n; i++)
 		ret = append(m, json_object_array_get_idx(v, i), depth);
@@ -171,8 +171,6 @@ static int append_generic(sd_bus_message *m, struct json_object *v, unsigned dep
 	const char *type = generic_signature(v, space);
 	int ret;
 
-	if (++depth > DBUS_DEPTH_MAX)
-		return -ELOOP;
 	ret = sd_bus_message_open_container(m, 'v', type);
 	if (ret < 0)
 		return ret;
@@ -250,8 +248,6 @@ static int append_variant(sd_bus_message *m, const struct api_field *f, struct j
 
 	if (!f || !fits(f, v))
 		return append_generic(m, v, depth);
-	if (++depth > DBUS_DEPTH_MAX)
-		return -ELOOP;
 	ret = sd_bus_message_open_container(m, 'v', dbus_signature(f));
 	if (ret >= 0)
 		ret = append_field(m, f, v, depth);
@@ -302,7 +298,7 @@ static int append_entries(sd_bus_message *m, const struct api_fields *fields,
 static int append_dict(sd_bus_message *m, const struct api_fields *fields, struct json_object *obj,
 		       unsigned depth)
 {
-	int ret = sd_bus_message_open_container(m, 'a', "{sv}");
+	int ret = ++depth > DBUS_DEPTH_MAX ? -ELOOP : sd_bus_message_open_container(m, 'a', "{sv}");
 
 	if (ret >= 0)
 		ret = append_entries(m, fields, obj, NULL, depth);
@@ -476,11 +472,11 @@ static int read_any(sd_bus_message *m, const struct api_field *f, struct json_ob
 
 	if (ret <= 0)
 		return broken(ret ? ret : -EBADMSG, err);
-	if (++depth > DBUS_DEPTH_MAX)
-		return api_error_set(err, API_KIND_INVALID_PARAMS,
-				     "more than %d levels in one another", DBUS_DEPTH_MAX);
 	if (type == 'v')
 		return read_variant(m, f, out, err, depth);
+	if ((type == 'a' || type == 'r') && ++depth > DBUS_DEPTH_MAX)
+		return api_error_set(err, API_KIND_INVALID_PARAMS,
+				     "more than %d levels in one another", DBUS_DEPTH_MAX);
 	if (type == 'a' && !strncmp(contents, "{s", 2))
 		return read_object(m, f && f->type == API_OBJECT ? f->object : NULL, out, err,
 				   depth);

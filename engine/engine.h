@@ -200,6 +200,15 @@ typedef void (*engine_stat_fn)(void *arg, const struct engine_stat *s);
 
 struct engine_chips;
 
+/* A port or an address whose writes only say that there is something to do. */
+struct engine_doorbell {
+	uint64_t addr;
+	bool pio, match;
+	unsigned size;
+	uint64_t data;
+	int fd; /* borrowed */
+};
+
 struct engine_ops {
 	const char *name;
 	/*
@@ -309,6 +318,18 @@ struct engine_ops {
 	int (*set_gsi)(struct engine_vm *vm, unsigned gsi, bool level);
 	/* A message, as a write of @data to @addr (0xfee.....) is one. */
 	int (*msi)(struct engine_vm *vm, uint64_t addr, uint32_t data);
+	/*
+	 * For devices with a thread of their own. A guest's write of @size bytes (1, 2, 4, 8; 0: of
+	 * any size) to @addr, and of @data only when @match, no longer leaves but counts @fd, an
+	 * eventfd, up. 0, -EEXIST (one is there), -EOPNOTSUPP, -errno. @assign false ends it.
+	 */
+	int (*ioeventfd)(struct engine_vm *vm, const struct engine_doorbell *bell, bool assign);
+	/*
+	 * Counting @fd up is an edge on the line; with @resample_fd (-1: none) the line stays high
+	 * until the guest's EOI, which counts that one up. -EOPNOTSUPP where the chips are not the
+	 * engine's. @assign false ends it.
+	 */
+	int (*irqfd)(struct engine_vm *vm, unsigned gsi, int fd, int resample_fd, bool assign);
 	/* ENGINE_IRQCHIP_SPLIT: host->pic_pending() may have changed. */
 	void (*pic_intr)(struct engine_vm *vm);
 	/* What the engine owns of the chips, into or from devices/' form. */

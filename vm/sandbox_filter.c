@@ -153,6 +153,8 @@ static const struct rule rules[] = {
 	KVM(KVM_SET_SIGNAL_MASK, L, "a timer that has run out while a vCPU stood still"),
 	KVM(KVM_IRQ_LINE, LV, "devices' lines"),
 	KVM(KVM_SIGNAL_MSI, LV, "devices' messages"),
+	KVM(KVM_IOEVENTFD, L, "doorbells of devices with a thread of their own"),
+	KVM(KVM_IRQFD, L, "their lines"),
 	KVM(KVM_SET_GSI_ROUTING, LV, "split: vectors whose EOIs are to be told"),
 	KVM(KVM_RESET_DIRTY_RINGS, LV, "a dirty ring is full, or was read"),
 	KVM(KVM_GET_DIRTY_LOG, LV, "the dirty bitmap"),

@@ -38,6 +38,7 @@ static const struct {
 	ROW(KVM_CAP_SPLIT_IRQCHIP, split_irqchip, FLAG),
 	ROW(KVM_CAP_PIT2, pit2, FLAG),
 	ROW(KVM_CAP_IRQFD, irqfd, FLAG),
+	ROW(KVM_CAP_IRQFD_RESAMPLE, irqfd_resample, FLAG),
 	ROW(KVM_CAP_IOEVENTFD, ioeventfd, FLAG),
 	ROW(KVM_CAP_COALESCED_PIO, coalesced_pio, FLAG),
 	ROW(KVM_CAP_SREGS2, sregs2, FLAG),

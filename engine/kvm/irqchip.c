@@ -250,6 +250,43 @@ int kvm_msi(struct engine_vm *vm, uint64_t addr, uint32_t data)
 	return ret ? ret : kvm_call(vm->fd, KVM_SIGNAL_MSI, &msi);
 }
 
+/* ---- without an exit, without a thread ------------------------------------------------------ */
+
+int kvm_ioeventfd(struct engine_vm *vm, const struct engine_doorbell *bell, bool assign)
+{
+	struct kvm_ioeventfd io = {
+		.addr = bell->addr, .len = bell->size, .datamatch = bell->data, .fd = bell->fd};
+
+	if (!vm->caps.ioeventfd)
+		return -EOPNOTSUPP;
+	if (bell->pio)
+		io.flags |= KVM_IOEVENTFD_FLAG_PIO;
+	if (bell->match)
+		io.flags |= KVM_IOEVENTFD_FLAG_DATAMATCH;
+	if (!assign)
+		io.flags |= KVM_IOEVENTFD_FLAG_DEASSIGN;
+	return kvm_call(vm->fd, KVM_IOEVENTFD, &io);
+}
+
+int kvm_irqfd(struct engine_vm *vm, unsigned gsi, int fd, int resample_fd, bool assign)
+{
+	struct kvm_irqfd irq = {.fd = (uint32_t)fd, .gsi = kernel_gsi(gsi)};
+
+	if (gsi >= IRQ_GSI_COUNT)
+		return -EINVAL;
+	/* With a split irqchip the routes are those of EOIs, and the line ends at our I/O APIC. */
+	if (!vm->caps.irqfd || vm->config.irqchip == ENGINE_IRQCHIP_SPLIT ||
+	    (resample_fd >= 0 && !vm->caps.irqfd_resample))
+		return -EOPNOTSUPP;
+	if (!assign) {
+		irq.flags = KVM_IRQFD_FLAG_DEASSIGN;
+	} else if (resample_fd >= 0) {
+		irq.flags = KVM_IRQFD_FLAG_RESAMPLE;
+		irq.resamplefd = (uint32_t)resample_fd;
+	}
+	return kvm_call(vm->fd, KVM_IRQFD, &irq);
+}
+
 /* ---- the 8259s' interrupt with a split irqchip ---------------------------------------------- */
 
 void kvm_pic_intr(struct engine_vm *vm)

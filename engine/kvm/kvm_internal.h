@@ -46,7 +46,8 @@ int kvm_fault_setup(void);
 /* Asked once, of /dev/kvm and of the VM. Code asks these, never a kernel's version. */
 struct kvm_caps {
 	bool user_memory, ext_cpuid, get_tsc_khz, immediate_exit;
-	bool irqchip, split_irqchip, pit2, irqfd, ioeventfd, coalesced_pio, signal_msi;
+	bool irqchip, split_irqchip, pit2, irqfd, irqfd_resample, ioeventfd, coalesced_pio,
+		signal_msi;
 	bool mp_state, vcpu_events, debugregs, xsave, xcrs, sregs2;
 	bool exception_payload, triple_fault_event, robust_singlestep;
 	bool user_space_msr, msr_filter, tsc_deadline, tsc_control, readonly_mem;
@@ -132,8 +133,8 @@ struct engine_vcpu {
 
 	struct kvm_dirty_gfn *ring; /* dirty.c; NULL: none */
 	uint32_t ring_next;
-	bool ring_skewed;    /* the kernel has overrun it */
-	bool ring_stuck;     /* full at @ring_stuck_at with nothing in it */
+	bool ring_skewed; /* the kernel has overrun it */
+	bool ring_stuck;  /* full at @ring_stuck_at with nothing in it */
 	uint32_t ring_stuck_at;
 	uint32_t ring_waits; /* atomic: for room in a client's */
 	int stats_fd;	     /* stats.c; -1: none */
@@ -283,6 +284,8 @@ int kvm_pic_inject(struct engine_vcpu *v);
 /* engine_ops' */
 int kvm_set_gsi(struct engine_vm *vm, unsigned gsi, bool level);
 int kvm_msi(struct engine_vm *vm, uint64_t addr, uint32_t data);
+int kvm_ioeventfd(struct engine_vm *vm, const struct engine_doorbell *bell, bool assign);
+int kvm_irqfd(struct engine_vm *vm, unsigned gsi, int fd, int resample_fd, bool assign);
 void kvm_pic_intr(struct engine_vm *vm);
 void kvm_gathered(struct engine_vm *vm);
 int64_t kvm_vcpu_asleep(struct engine_vcpu *v);

@@ -274,20 +274,46 @@ static void test_refused(void **state)
 	assert_int_equal(refused(m), API_KIND_INVALID_PARAMS);
 }
 
-static void test_depth(void **state)
+/* [[..]], or with @dicts [[{"a": [[..]]}]]: @levels in one another. */
+static struct json_object *nest(unsigned levels, bool dicts)
 {
-	struct json_object *v = json_object_new_array();
-	sd_bus_message *m = lone_message();
+	struct json_object *v = json_object_new_int(1);
 
-	for (unsigned i = 0; i < 40; i++) {
-		struct json_object *outer = json_object_new_array();
+	for (unsigned i = levels; i-- > 0;) {
+		struct json_object *outer;
 
-		json_object_array_add(outer, v);
+		if (dicts && i % 3 == 2) {
+			outer = json_object_new_object();
+			json_object_object_add(outer, "a", v);
+		} else {
+			outer = json_object_new_array();
+			json_object_array_add(outer, v);
+		}
 		v = outer;
 	}
-	assert_int_equal(dbus_append_variant(m, NULL, v), -ELOOP);
-	sd_bus_message_unref(m);
-	json_object_put(v);
+	return v;
+}
+
+/* What is written can be read, down to the deepest level that is. */
+static void test_depth(void **state)
+{
+	for (unsigned k = 0; k < 4; k++) {
+		bool dicts = k & 1, more = k & 2;
+		struct json_object *v = nest(DBUS_DEPTH_MAX + more, dicts), *back;
+
+		if (more) {
+			sd_bus_message *m = lone_message();
+
+			assert_int_equal(dbus_append_variant(m, NULL, v), -ELOOP);
+			sd_bus_message_unref(m);
+		} else {
+			back = carry(NULL, v);
+			assert_string_equal(json_object_to_json_string(back),
+					    json_object_to_json_string(v));
+			json_object_put(back);
+		}
+		json_object_put(v);
+	}
 }
 
 /* The bus throws out who sends what is no UTF-8. */

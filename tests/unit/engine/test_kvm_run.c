@@ -10,10 +10,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
+#include "devices/irq.h"
 #include "engine/kvm/kvm_internal.h"
 #include "tests/unit/cpu/common/tiny.h"
 #include "tests/unit/engine/machine.h"
@@ -461,6 +464,79 @@ static void test_trace(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+/* ---- eventfds ------------------------------------------------------------------------------ */
+
+static uint64_t count_of(int fd)
+{
+	uint64_t n;
+
+	return read(fd, &n, sizeof(n)) == sizeof(n) ? n : 0;
+}
+
+TINY_TEXT(doorbell, 64,
+	  "mov $0x300, %edx; mov $1, %eax; out %ax, %dx; mov $7, %eax; out %ax, %dx;"
+	  "mov $0x10000000, %esi; movl $5, (%rsi); movl $6, 4(%rsi); out %al, $0xf4; hlt");
+
+/* A write that rings leaves no more; one of other data, or elsewhere, does. */
+static void test_ioeventfd(void **state)
+{
+	struct engine_doorbell bell = {.addr = 0x300, .pio = true, .match = true, .size = 2};
+	struct engine_doorbell mmio = {.addr = M_MMIO, .size = 4};
+	unsigned before;
+
+	NEEDS_KVM;
+	bell.data = 7;
+	bell.fd = eventfd(0, EFD_NONBLOCK);
+	mmio.fd = eventfd(0, EFD_NONBLOCK);
+	assert_int_equal(m->ops->ioeventfd(m->vm, &bell, true), 0);
+	assert_int_equal(m->ops->ioeventfd(m->vm, &bell, true), -EEXIST);
+	assert_int_equal(m->ops->ioeventfd(m->vm, &mmio, true), 0);
+	for (unsigned round = 0; round < 2; round++) {
+		before = m->pio_count;
+		m->mmio_count = 0;
+		start(M_LONG, doorbell, doorbell_end);
+		assert_int_equal(run(), ENGINE_EXIT_KICK);
+		/* The stop's port, what did not match, and in the second round all. */
+		assert_int_equal(m->pio_count - before, round ? 3 : 2);
+		assert_int_equal(m->mmio_count, round ? 2 : 1);
+		assert_int_equal(m->mmio.gpa, M_MMIO + 4);
+		assert_int_equal(count_of(bell.fd), round ? 0 : 1);
+		assert_int_equal(count_of(mmio.fd), round ? 0 : 1);
+		if (!round) {
+			assert_int_equal(m->ops->ioeventfd(m->vm, &bell, false), 0);
+			assert_int_equal(m->ops->ioeventfd(m->vm, &mmio, false), 0);
+		}
+	}
+	close(bell.fd);
+	close(mmio.fd);
+}
+
+/* The 8259's request of IRQ 4, however long the kernel's worker takes. */
+static void await_irq4(void)
+{
+	struct kvm_irqchip chip = {.chip_id = KVM_IRQCHIP_PIC_MASTER};
+
+	do {
+		sched_yield();
+		assert_int_equal(kvm_call(m->vm->fd, KVM_GET_IRQCHIP, &chip), 0);
+	} while (!(chip.chip.pic.irr & BIT(4)));
+}
+
+static void test_irqfd(void **state)
+{
+	uint64_t one = 1;
+	int fd;
+
+	NEEDS_KVM;
+	fd = eventfd(0, EFD_NONBLOCK);
+	assert_int_equal(m->ops->irqfd(m->vm, IRQ_GSI_COUNT, fd, -1, true), -EINVAL);
+	assert_int_equal(m->ops->irqfd(m->vm, 4, fd, -1, true), 0);
+	assert_int_equal(write(fd, &one, sizeof(one)), sizeof(one));
+	await_irq4();
+	assert_int_equal(m->ops->irqfd(m->vm, 4, fd, -1, false), 0);
+	close(fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -469,7 +545,7 @@ int main(void)
 		TEST(test_pending_mmio), TEST(test_shutdown),	  TEST(test_internal_error),
 		TEST(test_kick_spin),	 TEST(test_kick_sleep),	  TEST(test_slot_changes),
 		TEST(test_readonly),	 TEST(test_slot_refused), TEST(test_sipi),
-		TEST(test_trace),
+		TEST(test_trace),	 TEST(test_ioeventfd),	  TEST(test_irqfd),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
