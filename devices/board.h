@@ -28,6 +28,7 @@
 #define BOARD_PORT_SPEAKER    0x61
 #define BOARD_PORT_I8042_CMD  0x64
 #define BOARD_PORT_RTC	      0x70
+#define BOARD_PORT_POST	      0x80 /* nobody answers; Linux writes there to pass time */
 #define BOARD_PORT_SYSCTL     0x92
 #define BOARD_PORT_PIC_SLAVE  0xa0
 #define BOARD_PORT_TEST_LATCH 0xe0

@@ -106,8 +106,8 @@ struct engine_config {
 	 */
 	struct mmu_vm *mmu;
 	/* kvm only: */
-	/* A port of which bytes written may be told later, before the next exit or by gathered(),
-	 * as nobody waits for them; 0: none. */
+	/* A port of which bytes written may be told as late as the next exit, as nobody waits for
+	 * them; 0: none. */
 	uint16_t gathered_port;
 	int kvm_fd; /* /dev/kvm, borrowed; the engine opens nothing by itself */
 	enum engine_irqchip irqchip;
@@ -340,8 +340,6 @@ struct engine_ops {
 	 * -EAGAIN: it does not; -EOPNOTSUPP: this kernel does not say. Any thread; cheap.
 	 */
 	int64_t (*vcpu_asleep)(struct engine_vcpu *v);
-	/* What was written to the gathered_port is told now. Any thread. */
-	void (*gathered)(struct engine_vm *vm);
 	/* The paravirtual clock, ns since the machine's start. */
 	int (*clock_save)(struct engine_vm *vm, uint64_t *ret_ns);
 	int (*clock_load)(struct engine_vm *vm, uint64_t ns);

@@ -69,8 +69,6 @@ static void on_look(evutil_socket_t fd, short what, void *data)
 {
 	struct vm *vm = data;
 
-	/* Nor does it leave to tell what it wrote before it slept. */
-	vm->engine->gathered(vm->engine_vm);
 	if (suspicious(vm)) {
 		vm->slept_told = true;
 		if (all_stuck(vm)) {

@@ -266,7 +266,7 @@ int vm_engine_config(struct vm *vm, const struct engine_ops *ops, struct engine_
 		.host_priv = vm,
 		.mmu = vm->mmu,
 		.kvm_fd = -1,
-		.gathered_port = BOARD_PORT_DEBUGCON,
+		.gathered_port = BOARD_PORT_POST,
 	};
 	return ops ? vm_engine_options(ops, vm->def, vm->files, ret_config, err) : 0;
 }

@@ -133,11 +133,6 @@ void kvm_coalesced_drain(struct engine_vcpu *v)
 	pthread_mutex_unlock(&v->vm->gather_lock);
 }
 
-void kvm_gathered(struct engine_vm *vm)
-{
-	kvm_coalesced_drain(&vm->vcpus[0]);
-}
-
 /* ---- making --------------------------------------------------------------------------------- */
 
 static int pit_create(struct engine_vm *vm)

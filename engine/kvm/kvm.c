@@ -476,7 +476,6 @@ const struct engine_ops engine_kvm = {
 	.chips_save = kvm_chips_save,
 	.chips_load = kvm_chips_load,
 	.vcpu_asleep = kvm_vcpu_asleep,
-	.gathered = kvm_gathered,
 	.clock_save = kvm_clock_save,
 	.clock_load = kvm_clock_load,
 };

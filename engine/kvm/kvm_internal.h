@@ -287,7 +287,6 @@ int kvm_msi(struct engine_vm *vm, uint64_t addr, uint32_t data);
 int kvm_ioeventfd(struct engine_vm *vm, const struct engine_doorbell *bell, bool assign);
 int kvm_irqfd(struct engine_vm *vm, unsigned gsi, int fd, int resample_fd, bool assign);
 void kvm_pic_intr(struct engine_vm *vm);
-void kvm_gathered(struct engine_vm *vm);
 int64_t kvm_vcpu_asleep(struct engine_vcpu *v);
 int kvm_chips_save(struct engine_vm *vm, const struct engine_chips *ret_chips);
 int kvm_chips_load(struct engine_vm *vm, const struct engine_chips *chips);

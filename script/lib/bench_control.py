@@ -178,13 +178,27 @@ def pairs(stack, build):
     }
 
 
+@contextlib.contextmanager
+def one_processor():
+    """For this process and all that it starts. Else a pair compares where the scheduler has put each service: beside
+    its caller, or on an idle processor that an interrupt has to wake at each call, and it stays there for the run."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def bench_latency(build):
     result = {}
     with contextlib.ExitStack() as stack:
+        stack.enter_context(one_processor())
         for transport, sides in pairs(stack, build).items():
             found = in_turn([caller for _, caller in sides])
             result[transport] = {title: f for (title, _), f in zip(sides, found)}
-    print(f"\na state query, {CALLS:,} calls on one connection, the two sides of a pair in turn, microseconds\n")
+    print(f"\na state query, {CALLS:,} calls on one connection, the two sides of a pair in turn, "
+          "all on one processor, microseconds\n")
     print(f"{'':44}{'median':>10}{'p99':>10}{'ratio':>10}{'of p99':>10}")
     for transport, sides in result.items():
         ours, peers = sides.values()

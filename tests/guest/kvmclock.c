@@ -3,6 +3,7 @@
  * on. */
 #include "kit/kit.h"
 
+#define LEAF_SIGNATURE	0x40000000
 #define LEAF_FEATURES	0x40000001
 #define NEW_CLOCK	(1u << 3)
 #define MSR_SYSTEM_TIME 0x4b564d01
@@ -32,14 +33,29 @@ static uint64_t now(void)
 	return ns;
 }
 
+static uint32_t cpuid(uint32_t eax, uint32_t *ret_ebx)
+{
+	uint32_t ecx = 0, edx;
+
+	asm volatile("cpuid" : "+a"(eax), "=b"(*ret_ebx), "+c"(ecx), "=d"(edx));
+	return eax;
+}
+
+/* A leaf that is not there reads as the highest one that is: hence the look at the signature. */
+static bool has_clock(void)
+{
+	uint32_t signature, ebx;
+
+	cpuid(LEAF_SIGNATURE, &signature);
+	return signature == 0x4b4d564b /* "KVMK" */ && (cpuid(LEAF_FEATURES, &ebx) & NEW_CLOCK);
+}
+
 int payload(const char *cmdline)
 {
-	uint32_t eax = LEAF_FEATURES, ebx, ecx = 0, edx;
 	uint64_t first;
 
-	asm volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
-	kit_result("has a kvmclock:", !!(eax & NEW_CLOCK));
-	if (!(eax & NEW_CLOCK))
+	kit_result("has a kvmclock:", has_clock());
+	if (!has_clock())
 		return 0;
 	asm volatile("wrmsr" ::"c"(MSR_SYSTEM_TIME), "a"((uint32_t)(uint64_t)&info | 1), "d"(0));
 	kit_in(0xed); /* the kernel fills it in on its way into the guest */
