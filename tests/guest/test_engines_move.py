@@ -167,8 +167,9 @@ def test_all_that_a_machine_holds(machine, cpus, irqchip):
 
 
 def test_memory(vmctl, machine):
-    """Tables that change all the time."""
-    still, moved = (machine(f"{how}mem", engine, "memtest") for how, engine in
+    """Tables that change all the time, for longer than the moves take."""
+    longer = ["--cmdline", "l"] if LONG else []
+    still, moved = (machine(f"{how}mem", engine, "memtest", *longer) for how, engine in
                     (("still", "soft"), ("moved", "kvm")))
     moved.moves(random.Random(SEED + 10), MOVES)
     for m in still, moved:
