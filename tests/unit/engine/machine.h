@@ -72,6 +72,14 @@ struct machine *m_create(const struct m_options *o);
 struct machine *m_try_create(const struct m_options *o, struct engine_error *err);
 /* Why this host cannot run tests of the kvm engine; NULL: it can. */
 const char *m_kvm_missing(void);
+/* First thing in a test that needs it: skipped, and said why. After <cmocka.h>. */
+#define NEEDS_KVM                                                                                  \
+	do {                                                                                       \
+		if (m_kvm_missing()) {                                                             \
+			print_message("SKIP: %s\n", m_kvm_missing());                              \
+			skip();                                                                    \
+		}                                                                                  \
+	} while (0)
 void m_destroy(struct machine *m);
 struct engine_vcpu *m_vcpu(struct machine *m, unsigned n);
 /* vCPU @n at M_CODE + @offset in @mode, CPL 0, RBX = M_DATA. Makes the tables for the mode. */

@@ -300,10 +300,7 @@ static void through_kernel(enum engine_irqchip irqchip)
 	struct engine_chips e;
 	struct machine *m;
 
-	if (m_kvm_missing()) {
-		print_message("SKIP: %s\n", m_kvm_missing());
-		skip();
-	}
+	NEEDS_KVM;
 	m = m_create(&o);
 	e = all(&to, board);
 	assert_int_equal(m->ops->chips_load(m->vm, &e), 0);

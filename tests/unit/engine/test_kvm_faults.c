@@ -23,14 +23,6 @@
 #include "tests/unit/cpu/common/tiny.h"
 #include "tests/unit/engine/machine.h"
 
-#define NEEDS_KVM                                                                                  \
-	do {                                                                                       \
-		if (m_kvm_missing()) {                                                             \
-			print_message("SKIP: %s\n", m_kvm_missing());                              \
-			skip();                                                                    \
-		}                                                                                  \
-	} while (0)
-
 TINY_TEXT(
 	guest, 64,
 	"mov $0x48, %al; out %al, $0xe9; mov $0x10000000, %esi; mov (%rsi), %eax; mov %eax, (%rsi);"

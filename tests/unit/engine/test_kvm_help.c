@@ -364,14 +364,6 @@ static int kvm_teardown(void **state)
 	return 0;
 }
 
-#define NEEDS_KVM                                                                                  \
-	do {                                                                                       \
-		if (m_kvm_missing()) {                                                             \
-			print_message("SKIP: %s\n", m_kvm_missing());                              \
-			skip();                                                                    \
-		}                                                                                  \
-	} while (0)
-
 static struct cpu_state kvm_run_code(const uint8_t *code, const uint8_t *end)
 {
 	struct engine_vcpu *kv = m_vcpu(m, 0);

@@ -14,14 +14,6 @@
 #include "tests/unit/cpu/common/tiny.h"
 #include "tests/unit/engine/machine.h"
 
-#define NEEDS_KVM                                                                                  \
-	do {                                                                                       \
-		if (m_kvm_missing()) {                                                             \
-			print_message("SKIP: %s\n", m_kvm_missing());                              \
-			skip();                                                                    \
-		}                                                                                  \
-	} while (0)
-
 /* ---- the table of MSRs (needs no /dev/kvm) -------------------------------------------------- */
 
 static struct cpu *cpu_of(const struct engine_cpu_model *model, struct cpu_domain *d)

@@ -42,14 +42,6 @@ static int teardown(void **state)
 	return 0;
 }
 
-#define NEEDS_KVM                                                                                  \
-	do {                                                                                       \
-		if (m_kvm_missing()) {                                                             \
-			print_message("SKIP: %s\n", m_kvm_missing());                              \
-			skip();                                                                    \
-		}                                                                                  \
-	} while (0)
-
 static enum engine_exit run(void)
 {
 	enum engine_exit exit = m->ops->vcpu_run(v, ~0ull);
