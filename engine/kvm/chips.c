@@ -6,28 +6,25 @@
 
 /* ---- local APIC: registers by their offset in the page (SDM 3A, table 11-1) ----------------- */
 
-#define REG_ID	    0x20
-#define REG_TPR	    0x80
-#define REG_LDR	    0xd0
-#define REG_DFR	    0xe0
-#define REG_SVR	    0xf0
-#define REG_ISR	    0x100
-#define REG_TMR	    0x180
-#define REG_IRR	    0x200
-#define REG_ESR	    0x280
-#define REG_ICR	    0x300
-#define REG_ICR2    0x310
-#define REG_LVT	    0x320
-#define REG_INITIAL 0x380
-#define REG_CURRENT 0x390
-#define REG_DIVIDE  0x3e0
+#define REG_ID	   0x20
+#define REG_TPR	   0x80
+#define REG_LDR	   0xd0
+#define REG_DFR	   0xe0
+#define REG_SVR	   0xf0
+#define REG_ISR	   0x100
+#define REG_TMR	   0x180
+#define REG_IRR	   0x200
+#define REG_ESR	   0x280
+#define REG_ICR	   0x300
+#define REG_ICR2   0x310
+#define REG_DIVIDE 0x3e0
 
 #define DIVIDE_BITS   0xbu
 #define TIMER_MODE(l) ((l) >> 17 & 3)
 #define ONE_SHOT      0
 #define TSC_DEADLINE  2
 
-static uint32_t reg(const struct kvm_lapic_state *s, unsigned offset)
+uint32_t kvm_lapic_reg(const struct kvm_lapic_state *s, unsigned offset)
 {
 	uint32_t value;
 
@@ -56,26 +53,28 @@ void kvm_lapic_from(const struct kvm_lapic_state *from, const struct kvm_lapic_m
 	memset(ret, 0, sizeof(*ret));
 	ret->base = msrs->base;
 	ret->tsc_offset = msrs->tsc_adjust;
-	ret->id = reg(from, REG_ID) >> 24; /* in x2APIC mode too, unless asked otherwise */
-	ret->ldr = reg(from, REG_LDR) & (x2apic ? ~0u : 0xff000000);
-	ret->dfr = reg(from, REG_DFR) | 0x0fffffff;
-	ret->svr = reg(from, REG_SVR) & LAPIC_SVR_BITS;
-	ret->tpr = reg(from, REG_TPR) & 0xff;
-	ret->esr = reg(from, REG_ESR);
-	ret->icr = (reg(from, REG_ICR) & LAPIC_ICR_BITS) | (reg(from, REG_ICR2) & icr_high) << 32;
+	ret->id =
+		kvm_lapic_reg(from, REG_ID) >> 24; /* in x2APIC mode too, unless asked otherwise */
+	ret->ldr = kvm_lapic_reg(from, REG_LDR) & (x2apic ? ~0u : 0xff000000);
+	ret->dfr = kvm_lapic_reg(from, REG_DFR) | 0x0fffffff;
+	ret->svr = kvm_lapic_reg(from, REG_SVR) & LAPIC_SVR_BITS;
+	ret->tpr = kvm_lapic_reg(from, REG_TPR) & 0xff;
+	ret->esr = kvm_lapic_reg(from, REG_ESR);
+	ret->icr = (kvm_lapic_reg(from, REG_ICR) & LAPIC_ICR_BITS) |
+		   (kvm_lapic_reg(from, REG_ICR2) & icr_high) << 32;
 	for (unsigned i = 0; i < LAPIC_LVT_COUNT; i++)
-		ret->lvt[i] = reg(from, REG_LVT + i * 16) & lapic_lvt_bits(i);
+		ret->lvt[i] = kvm_lapic_reg(from, KVM_LAPIC_LVT + i * 16) & lapic_lvt_bits(i);
 	for (unsigned i = 0; i < 8; i++) {
-		ret->irr[i] = reg(from, REG_IRR + i * 16);
-		ret->isr[i] = reg(from, REG_ISR + i * 16);
-		ret->tmr[i] = reg(from, REG_TMR + i * 16);
+		ret->irr[i] = kvm_lapic_reg(from, REG_IRR + i * 16);
+		ret->isr[i] = kvm_lapic_reg(from, REG_ISR + i * 16);
+		ret->tmr[i] = kvm_lapic_reg(from, REG_TMR + i * 16);
 	}
 	ret->irr[0] &= 0xffff0000;
 	ret->isr[0] &= 0xffff0000;
-	ret->initial_count = reg(from, REG_INITIAL);
-	ret->divide = reg(from, REG_DIVIDE) & DIVIDE_BITS;
+	ret->initial_count = kvm_lapic_reg(from, KVM_LAPIC_INITIAL);
+	ret->divide = kvm_lapic_reg(from, REG_DIVIDE) & DIVIDE_BITS;
 	mode = TIMER_MODE(ret->lvt[LAPIC_LVT_TIMER]);
-	current = reg(from, REG_CURRENT);
+	current = kvm_lapic_reg(from, KVM_LAPIC_CURRENT);
 	ret->expire_ns = CLOCK_NEVER;
 	if (mode != TSC_DEADLINE && ret->initial_count && current)
 		ret->expire_ns = clock_add(now_ns, (uint64_t)current << divide_shift(ret->divide));
@@ -99,7 +98,7 @@ void kvm_lapic_to(const struct lapic_state *s, uint64_t now_ns, struct kvm_lapic
 	set_reg(ret, REG_ICR, (uint32_t)s->icr);
 	set_reg(ret, REG_ICR2, (uint32_t)(s->icr >> 32));
 	for (unsigned i = 0; i < LAPIC_LVT_COUNT; i++)
-		set_reg(ret, REG_LVT + i * 16, s->lvt[i]);
+		set_reg(ret, KVM_LAPIC_LVT + i * 16, s->lvt[i]);
 	for (unsigned i = 0; i < 8; i++) {
 		set_reg(ret, REG_IRR + i * 16, s->irr[i]);
 		set_reg(ret, REG_ISR + i * 16, s->isr[i]);
@@ -109,10 +108,10 @@ void kvm_lapic_to(const struct lapic_state *s, uint64_t now_ns, struct kvm_lapic
 	if (running) /* at least one count, so that what is due now comes at once */
 		left = s->expire_ns > now_ns ? (s->expire_ns - now_ns + BIT(shift) - 1) >> shift
 					     : 1;
-	set_reg(ret, REG_CURRENT, (uint32_t)MAX(MIN(left, s->initial_count), running));
+	set_reg(ret, KVM_LAPIC_CURRENT, (uint32_t)MAX(MIN(left, s->initial_count), running));
 	/* A one-shot count that is over would begin, and so end, anew. */
 	if (running || TIMER_MODE(s->lvt[LAPIC_LVT_TIMER]) != ONE_SHOT)
-		set_reg(ret, REG_INITIAL, s->initial_count);
+		set_reg(ret, KVM_LAPIC_INITIAL, s->initial_count);
 }
 
 /* ---- 8259 ---------------------------------------------------------------------------------- */

@@ -22,6 +22,13 @@
  * interrupt of counter 0 comes late, or once more, rather than never.
  */
 
+/* Registers of a local APIC's page (SDM 3A, table 11-1) that are asked for by themselves, too. */
+#define KVM_LAPIC_LVT	  0x320 /* the timer's */
+#define KVM_LAPIC_INITIAL 0x380
+#define KVM_LAPIC_CURRENT 0x390
+
+uint32_t kvm_lapic_reg(const struct kvm_lapic_state *s, unsigned offset);
+
 /* A local APIC's MSRs that KVM_GET_LAPIC leaves out. */
 struct kvm_lapic_msrs {
 	uint64_t base;	     /* IA32_APIC_BASE */

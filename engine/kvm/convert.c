@@ -313,17 +313,24 @@ static void exception_from_state(struct kvm_vcpu_events *e, struct cpu_state *s)
 	e->exception.error_code = ev->has_error ? ev->error : 0;
 }
 
+void kvm_take_pending_db(struct cpu_state *s)
+{
+	if (!s->pending_dbg || s->event.valid || s->int_shadow_movss)
+		return;
+	s->event = (struct cpu_event){.valid = true,
+				      .type = CPU_EVENT_HW_EXCEPTION,
+				      .vector = X86_VEC_DB,
+				      .has_payload = true,
+				      .payload = s->pending_dbg};
+	s->pending_dbg = 0;
+}
+
 void kvm_events_from_state(struct kvm_vcpu_events *e, struct cpu_state *s)
 {
 	memset(e, 0, sizeof(*e));
 	e->flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW;
 	/* A #DB that is still to come is due now: it came with the instruction before. */
-	if (s->pending_dbg && !s->event.valid && !s->int_shadow_movss)
-		s->event = (struct cpu_event){.valid = true,
-					      .type = CPU_EVENT_HW_EXCEPTION,
-					      .vector = X86_VEC_DB,
-					      .has_payload = true,
-					      .payload = s->pending_dbg};
+	kvm_take_pending_db(s);
 	s->pending_dbg = 0;
 	e->nmi.masked = s->nmi_blocked;
 	e->nmi.pending = s->nmi_pending;

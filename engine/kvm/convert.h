@@ -49,6 +49,8 @@ void kvm_xsave_from_state(void *area, const struct kvm_xsave_layout *layout,
  * payload (CR2, DR6) goes into the registers here, so before those are used or after they are read.
  */
 void kvm_events_to_state(const struct kvm_vcpu_events *e, struct cpu_state *s);
+/* A #DB that is still to come comes now, where nothing is before it. */
+void kvm_take_pending_db(struct cpu_state *s);
 /* Changes @s: see above. @e's flags say all that is set but the triple fault. */
 void kvm_events_from_state(struct kvm_vcpu_events *e, struct cpu_state *s);
 

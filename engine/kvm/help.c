@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/kvm/convert.h"
 #include "engine/kvm/help_internal.h"
 
 /*
@@ -316,14 +317,7 @@ int help_deliver(struct engine_vcpu *v, struct kvm_help *h, enum engine_exit *re
 	int ret = 0;
 
 	for (unsigned n = 0; n < EVENTS_MAX && !ret; n++) {
-		if (!s->event.valid && s->pending_dbg && !s->int_shadow_movss) {
-			s->event = (struct cpu_event){.valid = true,
-						      .type = CPU_EVENT_HW_EXCEPTION,
-						      .vector = X86_VEC_DB,
-						      .has_payload = true,
-						      .payload = s->pending_dbg};
-			s->pending_dbg = 0;
-		}
+		kvm_take_pending_db(s);
 		if (!s->event.valid)
 			return 0;
 		ret = help_emulate(v, h, &exit);

@@ -367,19 +367,6 @@ static int set_msr(struct engine_vcpu *v, uint32_t index, uint64_t value)
 	return ret < 0 ? ret : ret == 1 ? 0 : -EINVAL;
 }
 
-/* Registers of the page (SDM 3A, table 11-1). */
-#define PAGE_TIMER   0x320
-#define PAGE_INITIAL 0x380
-#define PAGE_CURRENT 0x390
-
-static uint32_t page_reg(const struct kvm_lapic_state *s, unsigned at)
-{
-	uint32_t value;
-
-	memcpy(&value, s->regs + at, sizeof(value));
-	return value;
-}
-
 /*
  * With the interrupt of a count that has run out. Once more when that happened between the two
  * looks; a TSC deadline stays where it is until its interrupt is there.
@@ -388,14 +375,14 @@ static int get_settled(struct engine_vcpu *v, struct kvm_lapic_state *ret_state)
 {
 	int ret = kvm_call(v->fd, KVM_GET_LAPIC, ret_state);
 
-	while (!ret && page_reg(ret_state, PAGE_INITIAL) &&
-	       !(page_reg(ret_state, PAGE_TIMER) & BIT(18))) {
-		uint32_t before = page_reg(ret_state, PAGE_CURRENT), now;
+	while (!ret && kvm_lapic_reg(ret_state, KVM_LAPIC_INITIAL) &&
+	       !(kvm_lapic_reg(ret_state, KVM_LAPIC_LVT) & BIT(18))) {
+		uint32_t before = kvm_lapic_reg(ret_state, KVM_LAPIC_CURRENT), now;
 
 		ret = kvm_settle(v);
 		if (!ret)
 			ret = kvm_call(v->fd, KVM_GET_LAPIC, ret_state);
-		now = page_reg(ret_state, PAGE_CURRENT);
+		now = kvm_lapic_reg(ret_state, KVM_LAPIC_CURRENT);
 		if (now <= before && (now || !before))
 			break;
 	}

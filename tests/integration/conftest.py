@@ -170,6 +170,15 @@ def alive(pid):
         return False
 
 
+def kvm_missing():
+    """Why no machine can run on KVM here; "": it can."""
+    try:
+        os.close(os.open("/dev/kvm", os.O_RDWR))
+        return ""
+    except OSError as e:
+        return f"/dev/kvm: {e.strerror}"
+
+
 def machine_processes(host):
     """The umbra-vm processes that were started from this test's folder."""
     found = set()

@@ -13,7 +13,7 @@ import tempfile
 
 import pytest
 
-from conftest import UMBRA_VM, UMBRAD, VMCTL, alive, payload, wait_until
+from conftest import UMBRA_VM, UMBRAD, VMCTL, alive, kvm_missing, payload, wait_until
 
 LONG = os.environ.get("UMBRA_TEST_LONG") == "1"
 HARDWARE = any(os.path.exists(f"/sys/module/{name}") for name in ("kvm_intel", "kvm_amd"))
@@ -21,15 +21,6 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 NO_DEVICE = "/nonexistent/kvm"
 DONE = 7  # debug_exit's status
 NOBODY = 65534
-
-
-def kvm_missing():
-    """Why no machine can run on KVM here; "": it can."""
-    try:
-        os.close(os.open("/dev/kvm", os.O_RDWR))
-        return ""
-    except OSError as e:
-        return f"/dev/kvm: {e.strerror}"
 
 
 needs_kvm = pytest.mark.skipif(kvm_missing() != "", reason=kvm_missing())

@@ -7,15 +7,7 @@ import struct
 
 import pytest
 
-from conftest import payload, wait_until
-
-
-def kvm_missing():
-    try:
-        os.close(os.open("/dev/kvm", os.O_RDWR))
-        return ""
-    except OSError as e:
-        return f"/dev/kvm: {e.strerror}"
+from conftest import kvm_missing, payload, wait_until
 
 
 pytestmark = pytest.mark.skipif(kvm_missing() != "", reason=kvm_missing())
