@@ -11,14 +11,14 @@ int payload(const char *cmdline)
 	for (unsigned n = 0; n < BYTES; n++) {
 		char c = n % 64 == 63 ? '\n' : (char)('a' + n % 26);
 
-		asm volatile("outb %0, %1" ::"a"(c), "Nd"((uint16_t)DEBUGCON));
-		asm volatile("outb %0, %1" ::"a"(c), "Nd"((uint16_t)POST));
-		asm volatile("outb %0, %1" ::"a"(c), "Nd"((uint16_t)POST));
+		kit_outb(DEBUGCON, (uint8_t)c);
+		kit_outb(POST, (uint8_t)c);
+		kit_outb(POST, (uint8_t)c);
 		if (n % 1000 == 0) /* an exit amid them */
 			kit_check(kit_in(DEBUGCON) >> 8 == 0xffffff, "the byte is the console's");
 	}
 	for (const char *c = "and nothing leaves after this\n"; *c; c++)
-		asm volatile("outb %0, %1" ::"a"(*c), "Nd"((uint16_t)DEBUGCON));
+		kit_outb(DEBUGCON, (uint8_t)*c);
 	for (;;)
 		asm volatile("cli; hlt");
 }

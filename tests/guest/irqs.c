@@ -35,35 +35,14 @@
 
 #define TICKS 5
 
-struct gate {
-	uint16_t low, selector, flags, middle;
-	uint32_t high, reserved;
-};
-struct pointer {
-	uint16_t limit;
-	uint64_t base;
-} __attribute__((packed));
 struct frame {
 	uint64_t rip, cs, rflags, rsp, ss;
 };
 
-static struct gate idt[256];
-static struct pointer idt_pointer = {sizeof(idt) - 1, (uint64_t)idt};
+static struct kit_gate idt[256];
+static struct kit_pointer idt_pointer = {sizeof(idt) - 1, (uint64_t)idt};
 static volatile uint32_t count[256], nmis, order[4], ordered;
 static volatile uint32_t level; /* 0: edges are tried; 1..3: the line is high; 4: low again */
-
-static void outb(uint16_t port, uint8_t value)
-{
-	asm volatile("outb %0, %1" ::"a"(value), "Nd"(port));
-}
-
-static uint8_t inb(uint16_t port)
-{
-	uint8_t value;
-
-	asm volatile("inb %1, %0" : "=a"(value) : "Nd"(port));
-	return value;
-}
 
 static void wrmsr(uint32_t index, uint64_t value)
 {
@@ -83,8 +62,8 @@ static uint64_t rdtsc(void)
 static void pic_end(bool slave)
 {
 	if (slave)
-		outb(0xa0, 0x20);
-	outb(0x20, 0x20);
+		kit_outb(0xa0, 0x20);
+	kit_outb(0x20, 0x20);
 }
 
 __attribute__((interrupt)) static void on_pit(struct frame *f)
@@ -95,8 +74,8 @@ __attribute__((interrupt)) static void on_pit(struct frame *f)
 
 static void rtc_flags(void)
 {
-	outb(0x70, 0x0c);
-	inb(0x71);
+	kit_outb(0x70, 0x0c);
+	kit_inb(0x71);
 }
 
 __attribute__((interrupt)) static void on_rtc(struct frame *f)
@@ -130,9 +109,9 @@ __attribute__((interrupt)) static void on_line(struct frame *f)
 	} else {
 		count[VEC_LINE]++;
 		if (++level > 3)
-			outb(0x2000 + 10, 0);
+			kit_outb(0x2000 + 10, 0);
 	}
-	inb(NOTHING); /* it is low before the end of the interrupt, on whatever runs this */
+	kit_inb(NOTHING); /* it is low before the end of the interrupt, on whatever runs this */
 	APIC(APIC_EOI) = 0;
 }
 
@@ -163,7 +142,7 @@ static void set_gate(unsigned vector, void (*fn)(struct frame *f))
 {
 	uint64_t at = (uint64_t)fn;
 
-	idt[vector] = (struct gate){
+	idt[vector] = (struct kit_gate){
 		.low = (uint16_t)at,
 		.selector = 8,
 		.flags = 0x8e00,
@@ -223,31 +202,31 @@ static uint32_t ioapic_get(unsigned pin)
 
 static void pic_setup(void)
 {
-	outb(0x20, 0x11);
-	outb(0xa0, 0x11);
-	outb(0x21, PIC_BASE);
-	outb(0xa1, PIC_BASE + 8);
-	outb(0x21, 4);
-	outb(0xa1, 2);
-	outb(0x21, 1);
-	outb(0xa1, 1);
-	outb(0x21, 0xff);
-	outb(0xa1, 0xff);
+	kit_outb(0x20, 0x11);
+	kit_outb(0xa0, 0x11);
+	kit_outb(0x21, PIC_BASE);
+	kit_outb(0xa1, PIC_BASE + 8);
+	kit_outb(0x21, 4);
+	kit_outb(0xa1, 2);
+	kit_outb(0x21, 1);
+	kit_outb(0xa1, 1);
+	kit_outb(0x21, 0xff);
+	kit_outb(0xa1, 0xff);
 }
 
 static void pit_start(uint8_t mode, uint16_t n)
 {
-	outb(0x43, (uint8_t)(0x30 | mode << 1));
-	outb(0x40, (uint8_t)n);
-	outb(0x40, (uint8_t)(n >> 8));
+	kit_outb(0x43, (uint8_t)(0x30 | mode << 1));
+	kit_outb(0x40, (uint8_t)n);
+	kit_outb(0x40, (uint8_t)(n >> 8));
 }
 
 static void rtc_start(bool on)
 {
-	outb(0x70, 0x0a);
-	outb(0x71, 0x29); /* 128 Hz */
-	outb(0x70, 0x0b);
-	outb(0x71, on ? 0x42 : 0x02);
+	kit_outb(0x70, 0x0a);
+	kit_outb(0x71, 0x29); /* 128 Hz */
+	kit_outb(0x70, 0x0b);
+	kit_outb(0x71, on ? 0x42 : 0x02);
 	rtc_flags();
 }
 
@@ -257,27 +236,27 @@ static void by_pic(void)
 	APIC(APIC_LINT0) = 0x700; /* ExtINT */
 	pic_setup();
 	pit_start(2, 5966);
-	outb(0x21, 0xfe);
+	kit_outb(0x21, 0xfe);
 	await(&count[PIC_BASE], TICKS);
-	outb(0x21, 0xff);
+	kit_outb(0x21, 0xff);
 	kit_text("pit, rate generator, by the 8259: ticks\n");
 	pit_start(3, 5966);
-	outb(0x21, 0xfe);
+	kit_outb(0x21, 0xfe);
 	await(&count[PIC_BASE], count[PIC_BASE] + TICKS);
-	outb(0x21, 0xff);
+	kit_outb(0x21, 0xff);
 	kit_text("pit, square wave, by the 8259: ticks\n");
 	/* The kernel's counts on as before until there is a new count: so one of before may come
 	 * too. */
 	pit_start(0, 2000);
-	outb(0x21, 0xfe);
+	kit_outb(0x21, 0xfe);
 	await(&count[PIC_BASE], count[PIC_BASE] + 1);
 	kit_text("pit, one shot, by the 8259\n");
-	outb(0x21, 0xfb);
+	kit_outb(0x21, 0xfb);
 	rtc_start(true);
-	outb(0xa1, 0xfe);
+	kit_outb(0xa1, 0xfe);
 	await(&count[PIC_BASE + 8], TICKS);
-	outb(0xa1, 0xff);
-	outb(0x21, 0xff);
+	kit_outb(0xa1, 0xff);
+	kit_outb(0x21, 0xff);
 	rtc_start(false);
 	kit_text("rtc by the slave 8259: ticks\n");
 	APIC(APIC_LINT0) = MASKED;
@@ -305,32 +284,32 @@ static void by_line(void)
 	/* Edges: one interrupt each, whatever the level does meanwhile. */
 	ioapic_set(11, VEC_LINE);
 	for (unsigned n = 0; n < 4; n++) {
-		outb(0x2000 + 11, 1);
+		kit_outb(0x2000 + 11, 1);
 		give_way();
-		outb(0x2000 + 11, 0);
+		kit_outb(0x2000 + 11, 0);
 		give_way();
 	}
 	kit_result("line, edges:", count[VEC_LINE]);
 	ioapic_set(11, MASKED);
-	outb(0x2000 + 11, 1);
+	kit_outb(0x2000 + 11, 1);
 	ioapic_set(11, VEC_LINE);
 	give_way();
 	kit_result("line, an edge while masked:", count[VEC_LINE]);
-	outb(0x2000 + 11, 0);
+	kit_outb(0x2000 + 11, 0);
 	ioapic_set(11, MASKED);
 	/* A level interrupts again and again. */
 	count[VEC_LINE] = 0;
 	ioapic_set(10, VEC_LINE | LEVEL);
 	for (unsigned n = 1; n <= 4; n++) {
 		level = 1;
-		outb(0x2000 + 10, 1);
+		kit_outb(0x2000 + 10, 1);
 		await_line(3 * n);
 	}
 	kit_result("line, levels:", count[VEC_LINE]);
 	kit_result("remote IRR after them:", ioapic_get(10) >> 14 & 1);
 	ioapic_set(10, VEC_LINE | LEVEL | MASKED);
 	level = 1;
-	outb(0x2000 + 10, 1);
+	kit_outb(0x2000 + 10, 1);
 	give_way();
 	kit_result("line, a level while masked:", count[VEC_LINE]);
 	ioapic_set(10, VEC_LINE | LEVEL);
@@ -446,13 +425,13 @@ static void each_cpu(unsigned cpu)
 
 int payload(const char *cmdline)
 {
-	struct gate *old;
+	struct kit_gate *old;
 
 	asm volatile("sidt %0" : "=m"(idt_pointer));
-	old = (struct gate *)idt_pointer.base;
+	old = (struct kit_gate *)idt_pointer.base;
 	for (unsigned k = 0; k < 32; k++)
 		idt[k] = old[k];
-	idt_pointer = (struct pointer){sizeof(idt) - 1, (uint64_t)idt};
+	idt_pointer = (struct kit_pointer){sizeof(idt) - 1, (uint64_t)idt};
 	set_gate(2, on_nmi);
 	set_gate(PIC_BASE, on_pit);
 	set_gate(PIC_BASE + 8, on_rtc);

@@ -30,15 +30,6 @@
 
 #define SEL_TSS 0x30
 
-struct gate {
-	uint16_t low, selector, flags, middle;
-	uint32_t high, reserved;
-};
-struct pointer {
-	uint16_t limit;
-	uint64_t base;
-} __attribute__((packed));
-
 /* Counted by the handlers below. */
 uint64_t mover_timer, mover_pic, mover_ipi, mover_nmi, mover_soft, mover_de, mover_ud, mover_pf;
 uint64_t mover_kernel_rsp;
@@ -47,7 +38,7 @@ extern const char mover_on_de[], mover_on_ud[], mover_on_pf[], mover_on_nmi[], m
 	mover_on_pic[], mover_on_ipi[], mover_on_soft[], mover_on_back[], mover_user_code[],
 	mover_user_end[];
 
-static struct gate idt[256];
+static struct kit_gate idt[256];
 static uint64_t gdt[8] = {0,
 			  0x00af9a000000ffff,
 			  0x00cf92000000ffff,
@@ -96,19 +87,6 @@ static uint64_t rdmsr(uint32_t index)
 static void wrmsr(uint32_t index, uint64_t value)
 {
 	asm volatile("wrmsr" ::"a"((uint32_t)value), "d"((uint32_t)(value >> 32)), "c"(index));
-}
-
-static void outb(uint16_t port, uint8_t value)
-{
-	asm volatile("outb %0, %1" ::"a"(value), "Nd"(port));
-}
-
-static uint8_t inb(uint16_t port)
-{
-	uint8_t value;
-
-	asm volatile("inb %1, %0" : "=a"(value) : "Nd"(port));
-	return value;
 }
 
 /* ---- what is kept alive ---- */
@@ -165,11 +143,11 @@ static void keep(struct kept *k, unsigned cpu, uint64_t *seed)
 	if (cpu)
 		return;
 	k->cmos = (uint8_t)kit_random(seed);
-	outb(0x70, 0x50);
-	outb(0x71, k->cmos);
-	outb(COM1 + 7, k->scratch = (uint8_t)kit_random(seed));
-	outb(0xa1, k->imr = (uint8_t)kit_random(seed));
-	outb(0xe0, k->latch = (uint8_t)kit_random(seed));
+	kit_outb(0x70, 0x50);
+	kit_outb(0x71, k->cmos);
+	kit_outb(COM1 + 7, k->scratch = (uint8_t)kit_random(seed));
+	kit_outb(0xa1, k->imr = (uint8_t)kit_random(seed));
+	kit_outb(0xe0, k->latch = (uint8_t)kit_random(seed));
 	IOAPIC(0) = 0x10 + 2 * 20;
 	IOAPIC(0x10) = k->ioapic = 0x10000 | (0x70 + (uint32_t)kit_random(seed) % 8);
 }
@@ -214,11 +192,11 @@ static void look(const struct kept *k, unsigned cpu)
 	kit_check((APIC(APIC_LINT1) & 0xff) == k->lint, "LINT1");
 	if (cpu)
 		return;
-	outb(0x70, 0x50);
-	kit_check(inb(0x71) == k->cmos, "CMOS");
-	kit_check(inb(COM1 + 7) == k->scratch, "the UART");
-	kit_check(inb(0xa1) == k->imr, "the 8259");
-	kit_check(inb(0xe0) == k->latch, "the latch");
+	kit_outb(0x70, 0x50);
+	kit_check(kit_inb(0x71) == k->cmos, "CMOS");
+	kit_check(kit_inb(COM1 + 7) == k->scratch, "the UART");
+	kit_check(kit_inb(0xa1) == k->imr, "the 8259");
+	kit_check(kit_inb(0xe0) == k->latch, "the latch");
 	IOAPIC(0) = 0x10 + 2 * 20;
 	kit_check(IOAPIC(0x10) == k->ioapic, "the I/O APIC");
 }
@@ -309,7 +287,7 @@ static void set_gate(unsigned vector, const char *handler)
 {
 	uint64_t at = (uint64_t)handler;
 
-	idt[vector] = (struct gate){
+	idt[vector] = (struct kit_gate){
 		.low = (uint16_t)at,
 		.selector = 8,
 		.flags = 0x8e00,
@@ -318,11 +296,11 @@ static void set_gate(unsigned vector, const char *handler)
 	};
 }
 
-extern struct pointer kit_idt_pointer;
+extern struct kit_pointer kit_idt_pointer;
 
 static void set_tables(void)
 {
-	const struct gate *kit = (const struct gate *)kit_idt_pointer.base;
+	const struct kit_gate *kit = (const struct kit_gate *)kit_idt_pointer.base;
 
 	for (unsigned k = 0; k < 32; k++)
 		idt[k] = kit[k];
@@ -344,7 +322,8 @@ static void set_tables(void)
 
 static void load_tables(unsigned cpu)
 {
-	struct pointer g = {sizeof(gdt) - 1, (uint64_t)gdt}, i = {sizeof(idt) - 1, (uint64_t)idt};
+	struct kit_pointer g = {sizeof(gdt) - 1, (uint64_t)gdt},
+			   i = {sizeof(idt) - 1, (uint64_t)idt};
 
 	asm volatile("lgdt %0\n lidt %1" ::"m"(g), "m"(i));
 	if (!cpu)
@@ -355,19 +334,19 @@ static void load_tables(unsigned cpu)
 /* The 8259s with vectors of their own, and the interval timer at 200 Hz through them. */
 static void start_pic(void)
 {
-	outb(0x20, 0x11);
-	outb(0x21, VEC_PIC);
-	outb(0x21, 4);
-	outb(0x21, 1);
-	outb(0xa0, 0x11);
-	outb(0xa1, VEC_PIC + 8);
-	outb(0xa1, 2);
-	outb(0xa1, 1);
-	outb(0x21, 0xfe);
-	outb(0xa1, 0xff);
-	outb(0x43, 0x34);
-	outb(0x40, 5966 & 255);
-	outb(0x40, 5966 >> 8);
+	kit_outb(0x20, 0x11);
+	kit_outb(0x21, VEC_PIC);
+	kit_outb(0x21, 4);
+	kit_outb(0x21, 1);
+	kit_outb(0xa0, 0x11);
+	kit_outb(0xa1, VEC_PIC + 8);
+	kit_outb(0xa1, 2);
+	kit_outb(0xa1, 1);
+	kit_outb(0x21, 0xfe);
+	kit_outb(0xa1, 0xff);
+	kit_outb(0x43, 0x34);
+	kit_outb(0x40, 5966 & 255);
+	kit_outb(0x40, 5966 >> 8);
 }
 
 static uint64_t user_stack;
@@ -474,13 +453,13 @@ int payload(const char *cmdline)
 	kit_result("exceptions", mover_de + mover_ud + mover_pf + mover_soft);
 	kit_result("nmis", mover_nmi);
 	kit_result("ipis", mover_ipi);
-	outb(0x21, 0xff);
+	kit_outb(0x21, 0xff);
 	mover_timer = mover_pic = 0;
 	for (unsigned n = 0; n < 512; n++)
 		tss_stack[n] = 0;
 	kit_text("done\n");
 	forget_stack();
-	while (!(inb(COM1 + 5) & 1))
+	while (!(kit_inb(COM1 + 5) & 1))
 		kit_pause();
-	return inb(COM1) == 'q' ? 0 : 1;
+	return kit_inb(COM1) == 'q' ? 0 : 1;
 }

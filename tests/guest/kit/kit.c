@@ -9,20 +9,12 @@
 #define APIC_SVR   0xfee000f0ull
 #define APIC_ID	   0xfee00020ull
 
-struct gate {
-	uint16_t low, selector, flags, middle;
-	uint32_t high, reserved;
-};
-struct table_pointer {
-	uint16_t limit;
-	uint64_t base;
-} __attribute__((packed));
 struct multiboot_info {
 	uint32_t flags, mem_lower, mem_upper, boot_device, cmdline;
 };
 
-static struct gate idt[32];
-struct table_pointer kit_idt_pointer = {sizeof(idt) - 1, (uint64_t)idt};
+static struct kit_gate idt[32];
+struct kit_pointer kit_idt_pointer = {sizeof(idt) - 1, (uint64_t)idt};
 extern const uint64_t kit_stubs[32];
 extern const char kit_trampoline[], kit_trampoline_end[];
 extern uint32_t kit_started;
@@ -115,7 +107,7 @@ void kit_exception(unsigned vector, uint64_t error, uint64_t rip, uint64_t cr2)
 static void fill_idt(void)
 {
 	for (unsigned k = 0; k < 32; k++)
-		idt[k] = (struct gate){
+		idt[k] = (struct kit_gate){
 			.low = (uint16_t)kit_stubs[k],
 			.selector = 8,
 			.flags = 0x8e00,

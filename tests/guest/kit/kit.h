@@ -62,6 +62,16 @@ void kit_map(uint64_t *pml4, uint64_t gva, uint64_t gpa, uint64_t bits);
 /* A window of 512 GiB, which no other part uses: PML4 entry @n, 1..255. */
 #define KIT_WINDOW(n) ((uint64_t)(n) << 39)
 
+/* An entry of an IDT in long mode, and what LIDT takes. */
+struct kit_gate {
+	uint16_t low, selector, flags, middle;
+	uint32_t high, reserved;
+};
+struct kit_pointer {
+	uint16_t limit;
+	uint64_t base;
+} __attribute__((packed));
+
 static inline void kit_invlpg(uint64_t gva)
 {
 	asm volatile("invlpg (%0)" ::"r"(gva) : "memory");
@@ -78,6 +88,19 @@ static inline volatile uint64_t *kit_at(uint64_t gva)
 {
 	return (volatile uint64_t *)gva;
 }
+static inline void kit_outb(uint16_t port, uint8_t value)
+{
+	asm volatile("outb %0, %1" ::"a"(value), "Nd"(port));
+}
+
+static inline uint8_t kit_inb(uint16_t port)
+{
+	uint8_t value;
+
+	asm volatile("inb %1, %0" : "=a"(value) : "Nd"(port));
+	return value;
+}
+
 static inline void kit_out(uint16_t port, uint32_t value)
 {
 	asm volatile("out %0, %1" ::"a"(value), "Nd"(port) : "memory");
